@@ -1,0 +1,1 @@
+//! Actix actors: thin shells around the pure machines.

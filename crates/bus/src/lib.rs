@@ -1,0 +1,1 @@
+//! Publish and subscribe behind one trait: in-process.

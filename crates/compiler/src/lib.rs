@@ -1,0 +1,1 @@
+//! Sealed plan and target to Airflow DAG files; pure.

@@ -1,0 +1,3 @@
+//! The binary dagwright.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! The binary dagwright-task.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Runs a sealed plan: the embedded engine, which starts dagwright-task.

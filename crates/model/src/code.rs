@@ -1,0 +1,241 @@
+//! The stable error codes users see, each with a page in `docs/errors/`.
+//!
+//! A code never changes its meaning and is never used again after it was retired. Its class decides the exit code of
+//! `dagwright-task` ([`TaskExit`]), from which the engine and Airflow's operators tell a retry from a failure.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The exit codes of `dagwright-task`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TaskExit {
+    /// 0
+    Done,
+    /// 10
+    BadSpec,
+    /// 11, retryable
+    SourceUnavailable,
+    /// 12, retryable
+    SinkUnavailable,
+    /// 13
+    SchemaDrift,
+    /// 14
+    QualityGateFailed,
+    /// 15
+    OutOfMemoryBudget,
+    /// 16
+    Permission,
+    /// 17
+    Cancelled,
+    /// 18
+    DataError,
+    /// 19
+    OtherConnection,
+}
+
+macro_rules! codes {
+    ($($variant:ident = $number:literal, $exit:ident, $title:literal;)*) => {
+        /// A stable error code, written `DW0123`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $(
+                #[doc = $title]
+                $variant,
+            )*
+        }
+
+        impl Code {
+            /// Every code, in ascending order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Returns the number behind `DW`.
+            #[must_use]
+            pub fn number(self) -> u16 {
+                match self { $(Self::$variant => $number),* }
+            }
+
+            /// Returns the title of the code's page.
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title),* }
+            }
+
+            /// Returns how a task that ends with this code exits.
+            #[must_use]
+            pub fn exit(self) -> TaskExit {
+                match self { $(Self::$variant => TaskExit::$exit),* }
+            }
+        }
+    };
+}
+
+codes! {
+    // 01xx: the spec
+    SpecUnreadable = 101, BadSpec, "the spec is not readable YAML or JSON";
+    SpecUnknownKey = 102, BadSpec, "unknown key";
+    SpecWrongType = 103, BadSpec, "a value has the wrong type or form";
+    SpecMissingKey = 104, BadSpec, "a required key is missing";
+    SpecBadName = 105, BadSpec, "a name is not allowed";
+    SpecConflict = 106, BadSpec, "keys that exclude or need each other";
+    SpecUnknownReference = 107, BadSpec, "a reference to something the spec does not define";
+    SpecCycle = 108, BadSpec, "transform steps depend on each other in a circle";
+    SpecCredential = 109, BadSpec, "a credential stands in the spec";
+    SpecNotYet = 110, BadSpec, "not yet supported";
+    SpecBadUri = 111, BadSpec, "a URI is not usable";
+    SpecTooLarge = 112, BadSpec, "the spec is too large or nests too deep";
+    TaskSpecInvalid = 120, BadSpec, "the task spec is not valid";
+    // 02xx: negotiation
+    Deadlocked = 201, BadSpec, "the agents could not agree";
+    NegotiationExpired = 202, BadSpec, "a bound of the negotiation was reached";
+    // 03xx: sources
+    SourceMissing = 301, SourceUnavailable, "a source is missing";
+    SourceUnreachable = 302, SourceUnavailable, "a source could not be reached";
+    SourceDenied = 303, Permission, "a source refused access";
+    SourceChanged = 304, SourceUnavailable, "a source changed while it was read";
+    SourceDrifted = 305, SchemaDrift, "a source no longer has the sealed schema";
+    SourceMalformed = 306, DataError, "a source holds data that cannot be read";
+    SourceEmpty = 307, DataError, "a source has no data to infer a schema from";
+    RecordTooLong = 308, DataError, "a record is longer than allowed";
+    CursorInvalid = 309, DataError, "an incremental cursor does not hold";
+    // 04xx: sinks
+    SinkUnreachable = 401, SinkUnavailable, "a sink could not be reached";
+    SinkDenied = 402, Permission, "a sink refused access";
+    SinkDrifted = 403, SchemaDrift, "a sink no longer has the inspected schema";
+    SinkRejectedRows = 404, DataError, "a sink refused rows";
+    SinkFull = 405, SinkUnavailable, "a sink has no space left";
+    SinkTooFewRows = 406, QualityGateFailed, "fewer rows than min_rows";
+    SinkDuplicateKey = 407, DataError, "rows share the key they are upserted by";
+    SinkCleared = 408, DataError, "a cleared task cannot find the rows it wrote";
+    // 05xx: transforms and quality
+    SqlInvalid = 501, BadSpec, "a transform's SQL does not plan";
+    SqlFailed = 502, DataError, "a transform failed on the data";
+    CastFailed = 503, DataError, "a value does not fit its type";
+    GateFailed = 504, QualityGateFailed, "a quality gate failed";
+    QuarantineFull = 505, QualityGateFailed, "more rows were rejected than max_rejected allows";
+    MemoryExhausted = 506, OutOfMemoryBudget, "a task ran out of its memory budget";
+    MaskKeyMissing = 507, BadSpec, "a mask needs a key that is not set";
+    // 06xx: running
+    ConnectionMissing = 601, BadSpec, "a connection is not defined";
+    ConnectionOther = 602, OtherConnection, "a connection points elsewhere than the plan was sealed for";
+    TaskCrashed = 603, SourceUnavailable, "a task ended without an outcome";
+    TaskTimedOut = 604, Cancelled, "a task ran longer than allowed";
+    Cancelled = 605, Cancelled, "cancelled";
+    StagingUnavailable = 606, SinkUnavailable, "the staging area could not be read or written";
+    // 07xx: this program
+    ConfigInvalid = 701, BadSpec, "the configuration is not valid";
+    StoreBusy = 702, BadSpec, "another process owns the store";
+    StoreUnusable = 703, BadSpec, "the store could not be read or written";
+    OutputUnwritable = 704, BadSpec, "an output file could not be written";
+    TaskCommandMissing = 705, BadSpec, "dagwright-task was not found";
+    Internal = 799, DataError, "an invariant of Dagwright does not hold";
+}
+
+// === impl Code ===
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DW{:04}", self.number())
+    }
+}
+
+impl From<Code> for String {
+    fn from(code: Code) -> Self {
+        code.to_string()
+    }
+}
+
+impl TryFrom<String> for Code {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let number = text.strip_prefix("DW").and_then(|digits| digits.parse::<u16>().ok());
+        let found = Self::ALL.iter().find(|code| Some(code.number()) == number);
+        found.copied().ok_or_else(|| format!("{text:?} is not an error code"))
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::try_from(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+// === impl TaskExit ===
+
+impl TaskExit {
+    /// Every exit code, in ascending order.
+    pub const ALL: &'static [Self] = &[
+        Self::Done,
+        Self::BadSpec,
+        Self::SourceUnavailable,
+        Self::SinkUnavailable,
+        Self::SchemaDrift,
+        Self::QualityGateFailed,
+        Self::OutOfMemoryBudget,
+        Self::Permission,
+        Self::Cancelled,
+        Self::DataError,
+        Self::OtherConnection,
+    ];
+
+    /// Returns the process exit code.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::BadSpec => 10,
+            Self::SourceUnavailable => 11,
+            Self::SinkUnavailable => 12,
+            Self::SchemaDrift => 13,
+            Self::QualityGateFailed => 14,
+            Self::OutOfMemoryBudget => 15,
+            Self::Permission => 16,
+            Self::Cancelled => 17,
+            Self::DataError => 18,
+            Self::OtherConnection => 19,
+        }
+    }
+
+    /// Tells whether the same task may succeed when it is simply tried again.
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        match self {
+            Self::SourceUnavailable | Self::SinkUnavailable => true,
+            Self::Done
+            | Self::BadSpec
+            | Self::SchemaDrift
+            | Self::QualityGateFailed
+            | Self::OutOfMemoryBudget
+            | Self::Permission
+            | Self::Cancelled
+            | Self::DataError
+            | Self::OtherConnection => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Code, TaskExit};
+
+    #[test]
+    fn codes_are_unique_and_ascending() {
+        assert!(Code::ALL.windows(2).all(|pair| pair[0].number() < pair[1].number()));
+        assert!(TaskExit::ALL.windows(2).all(|pair| pair[0].number() < pair[1].number()));
+    }
+
+    #[test]
+    fn codes_read_back() {
+        for code in Code::ALL {
+            assert_eq!(Code::try_from(code.to_string()), Ok(*code));
+        }
+        assert!(Code::try_from("DW9999".to_string()).is_err());
+    }
+}

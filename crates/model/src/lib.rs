@@ -1,0 +1,30 @@
+//! Dagwright's vocabulary, shared by every other crate.
+//!
+//! Everything here is plain data and pure functions over it: no I/O, no clock, no randomness, no async runtime. What
+//! a type means is decided here once; crates `wire` and `compiler` only render it.
+//!
+//! The life of a request reads down this list:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`spec`] | what a person asks for, parsed and validated |
+//! | [`facts`] | what was observed: source profiles, sink inspections, typed transforms |
+//! | [`message`] | what agents say to each other about it |
+//! | [`plan`] | what they agreed on, sealed by a content hash |
+//! | [`task`] | one unit of work of that plan, and what came of it |
+//! | [`record`] | the ledger's records of all of the above |
+//!
+//! [`id`], [`units`], [`schema`], [`catalogue`], [`canonical`] and [`code`] are the words these are written in.
+
+pub mod canonical;
+pub mod catalogue;
+pub mod code;
+pub mod facts;
+pub mod id;
+pub mod message;
+pub mod plan;
+pub mod record;
+pub mod schema;
+pub mod spec;
+pub mod task;
+pub mod units;

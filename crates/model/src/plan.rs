@@ -1,0 +1,128 @@
+//! What the agents agreed on: a sealed plan, which both engines run and the compiler renders.
+//!
+//! A plan is a set of tasks with dependencies, the choices that led to it, and what Airflow needs to know of the
+//! request. It holds no time and no absolute path, so the same facts seal to the same bytes anywhere.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    canonical,
+    facts::Identity,
+    id::{Name, PlanHash, TaskId},
+    message::{Cost, Role},
+    schema::Column,
+    spec::{Airflow, Param, Policy, Retries, Schedule, SchemaChange},
+    task::TaskSpec,
+    units::Span,
+};
+
+/// The version of the plan format.
+pub const PLAN_VERSION: u32 = 1;
+
+/// A sealed plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`PLAN_VERSION`].
+    pub version: u32,
+    /// The pipeline.
+    pub pipeline: Name,
+    /// `<namespace>.<pipeline>`, or the pipeline alone.
+    pub dag_id: String,
+    /// The hash of the spec it fulfils.
+    pub spec_hash: String,
+    /// Who to ask about it; free text.
+    pub owner: Option<String>,
+    /// What it is for; free text.
+    pub description: Option<String>,
+    /// Free labels.
+    pub tags: Vec<String>,
+    /// The parameters a run may give.
+    pub params: BTreeMap<Name, Param>,
+    /// When it runs by itself.
+    pub schedule: Option<Schedule>,
+    /// The longest one run may take.
+    pub deadline: Option<Span>,
+    /// The policy it was sealed under.
+    pub policy: Policy,
+    /// How failed tasks are tried again.
+    pub retries: Retries,
+    /// What goes to Airflow as it is.
+    pub airflow: Airflow,
+    /// The connections it uses, and what they mean.
+    pub connections: BTreeMap<Name, Identity>,
+    /// The tasks, in an order where each follows what it depends on.
+    pub tasks: Vec<PlannedTask>,
+    /// Why it is this plan, one for each subject negotiated over.
+    pub choices: Vec<Choice>,
+    /// The gravest schema change it makes to a sink.
+    pub schema_change: SchemaChange,
+    /// What the whole run is expected to cost.
+    pub cost: Cost,
+}
+
+/// A task of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedTask {
+    /// Which agent's work it is.
+    pub role: Role,
+    /// The task.
+    pub spec: TaskSpec,
+    /// The tasks that must have succeeded first.
+    pub after: Vec<TaskId>,
+    /// The split task whose partitions it runs once for each.
+    pub mapped_over: Option<TaskId>,
+    /// Whether it runs at the end whatever became of the others, and its failure fails nothing.
+    pub teardown: bool,
+    /// The longest one try may take.
+    pub timeout: Span,
+    /// What it hands to later tasks: the columns of each relation it stages or writes.
+    pub provides: BTreeMap<Name, Vec<Column>>,
+    /// What it is expected to cost.
+    pub cost: Cost,
+}
+
+/// Why an alternative won.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Who offered it.
+    pub role: Role,
+    /// The source, step list or sink it is about.
+    pub subject: String,
+    /// The alternative's id.
+    pub chosen: String,
+    /// One sentence.
+    pub rationale: String,
+    /// What it is expected to cost.
+    pub cost: Cost,
+    /// What lost, and why.
+    pub rejected: Vec<Rejected>,
+}
+
+/// An alternative that lost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// The alternative's id.
+    pub alternative: String,
+    /// What it would have cost.
+    pub cost: Cost,
+    /// Why it lost, one sentence.
+    pub why: String,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Returns the content hash.
+    #[must_use]
+    pub fn hash(&self) -> PlanHash {
+        PlanHash(canonical::hash(self))
+    }
+
+    /// Returns a task by id.
+    #[must_use]
+    pub fn task(&self, id: &TaskId) -> Option<&PlannedTask> {
+        self.tasks.iter().find(|task| task.spec.id == *id)
+    }
+}

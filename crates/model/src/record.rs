@@ -1,0 +1,1 @@
+//! The ledger's records: what happened to a request, in order.

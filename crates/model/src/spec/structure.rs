@@ -1,0 +1,4 @@
+//! The JSON Schema.
+pub(super) fn json_schema() -> serde_json::Value {
+    unimplemented!()
+}

@@ -1,0 +1,1 @@
+//! The pure negotiation machine and its rules.

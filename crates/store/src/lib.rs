@@ -1,0 +1,1 @@
+//! The event log behind one trait: memory and sled.

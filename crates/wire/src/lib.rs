@@ -1,0 +1,1 @@
+//! Protobuf and JSON renderings of the model.
