@@ -16,17 +16,17 @@ TABLES = ("airlines", "airports", "planes", "weather", "flights")
 JANUARY_ONLY = ("weather", "flights")
 
 
-def source(table: str, data: Path) -> io.TextIOBase:
-    if table == "flights":
-        member = zipfile.ZipFile(data / "flights.csv.zip").open("flights.csv")
-        return io.TextIOWrapper(member, encoding="utf-8", newline="")
-    return (data / f"{table}.csv").open(encoding="utf-8", newline="")
+def source(table: str, data: Path) -> str:
+    if table != "flights":
+        return (data / f"{table}.csv").read_text(encoding="utf-8")
+    with zipfile.ZipFile(data / "flights.csv.zip") as archive:
+        return archive.read("flights.csv").decode("utf-8")
 
 
 def export(table: str, data: Path, out: Path) -> int:
     rows = 0
-    with source(table, data) as read, (out / f"{table}.csv").open("w", encoding="utf-8", newline="") as write:
-        reader = csv.reader(read)
+    with (out / f"{table}.csv").open("w", encoding="utf-8", newline="") as write:
+        reader = csv.reader(io.StringIO(source(table, data), newline=""))
         writer = csv.writer(write, lineterminator="\n")
         header = next(reader)
         writer.writerow(header)
