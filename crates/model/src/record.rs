@@ -1,1 +1,353 @@
 //! The ledger's records: what happened to a request, in order.
+//!
+//! A request's records are the truth about it: every machine's state is folded from them, and what is not recorded
+//! did not happen. They are numbered from 0 without a gap, and never changed. The time of a record is for people and
+//! for metrics; nothing is decided by it, and [`Record::hash`] leaves it out, so a replay gives equal hashes.
+//!
+//! Deliberately absent: rows, values of the data, credentials and task logs.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    canonical,
+    facts::{ProbeReply, TypingReply},
+    id::{Name, PlanHash, RequestId, TaskId},
+    plan::Plan,
+    spec::Interval,
+    task::{Outcome, Partition, Problem, RunContext, Status},
+};
+
+/// One thing that happened to a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The request.
+    pub request: RequestId,
+    /// Its place among the request's records, from 0.
+    pub sequence: u64,
+    /// When it was recorded, in milliseconds since the Unix epoch; no part of the content.
+    pub at: u64,
+    /// What happened.
+    pub body: RecordBody,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum RecordBody {
+    /// The request came in; always the first record.
+    Accepted(Box<Accepted>),
+    /// Something was observed, and may be reasoned about from here on.
+    FactRecorded(Box<FactRecorded>),
+    /// The agents agreed.
+    PlanSealed(Box<PlanSealed>),
+    /// The agents could not agree, or a bound was reached; nothing follows.
+    Deadlocked(Ended),
+    /// The request could not be fulfilled for another reason than a disagreement; nothing follows.
+    Failed(Ended),
+    /// A DAG was compiled from the sealed plan.
+    DagCompiled(DagCompiled),
+    /// The sealed plan began to run.
+    RunStarted(Box<RunStarted>),
+    /// A try of a task began; recorded before its process starts.
+    TaskStarted(TaskStarted),
+    /// A try of a task ended.
+    TaskEnded(Box<TaskEnded>),
+    /// A failed task will be tried again.
+    RetryScheduled(RetryScheduled),
+    /// The run was asked to stop; running tasks end, teardown still runs.
+    Cancelled,
+    /// The run ended; nothing follows.
+    RunEnded(RunEnded),
+}
+
+/// The content of [`RecordBody::Accepted`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The pipeline's `dag_id`.
+    pub pipeline: String,
+    /// The spec as it was written.
+    pub spec_text: String,
+    /// The hash of its normal form.
+    pub spec_hash: String,
+    /// Where it came in.
+    pub origin: Origin,
+    /// What for.
+    pub purpose: Purpose,
+    /// The folder that relative URIs start from; `None` refuses them.
+    pub base: Option<String>,
+    /// The values given to parameters.
+    #[serde(default)]
+    pub params: BTreeMap<Name, Value>,
+    /// The data interval, if one was given.
+    #[serde(default)]
+    pub interval: Option<Interval>,
+    /// Whether committed cursors neither bound the reading nor move.
+    #[serde(default)]
+    pub backfill: bool,
+}
+
+/// Where a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The command line.
+    CommandLine,
+    /// The HTTP API.
+    Http,
+    /// A Kafka topic.
+    Kafka,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// A plan, to be looked at or compiled; it never becomes the pipeline's baseline.
+    Plan,
+    /// A run.
+    Run,
+}
+
+/// The content of [`RecordBody::FactRecorded`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FactRecorded {
+    /// The hash of what was asked: [`canonical::hash`] of the probe or typing request.
+    pub key: String,
+    /// Whether the answer was known from before.
+    pub cached: bool,
+    /// The answer.
+    pub fact: Fact,
+}
+
+/// An observation, as `dagwright-task` answered it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    /// What `dagwright-task probe` answered.
+    Probe(ProbeReply),
+    /// What `dagwright-task plan` answered.
+    Typing(TypingReply),
+}
+
+/// The content of [`RecordBody::PlanSealed`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanSealed {
+    /// [`Plan::hash`] of the plan.
+    pub hash: PlanHash,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// Why a request ended without a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Every reason.
+    pub problems: Vec<Problem>,
+}
+
+/// The content of [`RecordBody::DagCompiled`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DagCompiled {
+    /// The plan.
+    pub plan_hash: PlanHash,
+    /// The target: `airflow2` or `airflow3`.
+    pub target: String,
+    /// The DAG file's name.
+    pub file: String,
+    /// The SHA-256 of the DAG file, in lower-case hexadecimal.
+    pub file_hash: String,
+}
+
+/// The content of [`RecordBody::RunStarted`]: what every task of the run is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunStarted {
+    /// The plan.
+    pub plan_hash: PlanHash,
+    /// Identifies the run, see [`RunContext::effect`].
+    pub effect: String,
+    /// See [`RunContext::generation`].
+    pub generation: u32,
+    /// The folder that relative URIs start from; `None` refuses them.
+    pub base: Option<String>,
+    /// The folder (path or URI) for staged data of all runs.
+    pub staging: String,
+    /// The folder (path or URI) for rejected rows of all runs.
+    pub quarantine: String,
+    /// The data interval, if the run has one.
+    #[serde(default)]
+    pub interval: Option<Interval>,
+    /// The values of all parameters, defaults filled in.
+    #[serde(default)]
+    pub params: BTreeMap<String, Value>,
+    /// See [`RunContext::backfill`].
+    #[serde(default)]
+    pub backfill: bool,
+}
+
+/// A task, or one of the instances of a mapped task.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TaskInstance {
+    /// The task.
+    pub task: TaskId,
+    /// The index of its partition, when it is mapped.
+    pub map_index: Option<u32>,
+}
+
+/// The content of [`RecordBody::TaskStarted`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskStarted {
+    /// Which.
+    #[serde(flatten)]
+    pub instance: TaskInstance,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// The partition of a mapped task.
+    pub partition: Option<Partition>,
+}
+
+/// The content of [`RecordBody::TaskEnded`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskEnded {
+    /// Which.
+    #[serde(flatten)]
+    pub instance: TaskInstance,
+    /// Which try.
+    pub attempt: u32,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// The content of [`RecordBody::RetryScheduled`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryScheduled {
+    /// Which.
+    #[serde(flatten)]
+    pub instance: TaskInstance,
+    /// The try to come.
+    pub attempt: u32,
+    /// The pause before it, in milliseconds.
+    pub delay_ms: u64,
+}
+
+/// The content of [`RecordBody::RunEnded`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunEnded {
+    /// How.
+    pub status: Status,
+    /// Why, when it did not succeed.
+    pub problem: Option<Problem>,
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Returns the content hash: everything but the time.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        canonical::hash(&(&self.request, self.sequence, &self.body))
+    }
+}
+
+// === impl RecordBody ===
+
+impl RecordBody {
+    /// Returns the name of what happened, for logs.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::FactRecorded(_) => "fact_recorded",
+            Self::PlanSealed(_) => "plan_sealed",
+            Self::Deadlocked(_) => "deadlocked",
+            Self::Failed(_) => "failed",
+            Self::DagCompiled(_) => "dag_compiled",
+            Self::RunStarted(_) => "run_started",
+            Self::TaskStarted(_) => "task_started",
+            Self::TaskEnded(_) => "task_ended",
+            Self::RetryScheduled(_) => "retry_scheduled",
+            Self::Cancelled => "cancelled",
+            Self::RunEnded(_) => "run_ended",
+        }
+    }
+}
+
+// === impl Accepted ===
+
+impl Accepted {
+    /// Identifies what is asked for: two requests with the same key would do the same, so an unfinished one can be
+    /// continued instead of starting the other.
+    #[must_use]
+    pub fn run_key(&self) -> String {
+        canonical::hash(&(
+            &self.pipeline,
+            &self.spec_hash,
+            &self.base,
+            &self.params,
+            &self.interval,
+            self.backfill,
+            self.purpose,
+        ))
+    }
+}
+
+// === impl RunStarted ===
+
+impl RunStarted {
+    /// Returns what one try of a task is told of the run.
+    #[must_use]
+    pub fn context(&self, attempt: u32, partition: Option<Partition>) -> RunContext {
+        RunContext {
+            effect: self.effect.clone(),
+            generation: self.generation,
+            plan_hash: self.plan_hash.clone(),
+            attempt,
+            base: self.base.clone(),
+            staging: self.staging.clone(),
+            quarantine: self.quarantine.clone(),
+            interval: self.interval.clone(),
+            params: self.params.clone(),
+            partition,
+            backfill: self.backfill,
+        }
+    }
+}
+
+// === impl TaskInstance ===
+
+impl fmt::Display for TaskInstance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.map_index {
+            Some(index) => write!(f, "{}[{index}]", self.task),
+            None => self.task.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Record, RecordBody, RunEnded};
+    use crate::{id::RequestId, task::Status};
+
+    #[test]
+    fn the_time_is_no_part_of_the_content() {
+        let body = RecordBody::RunEnded(RunEnded { status: Status::Succeeded, problem: None });
+        let record = |sequence, at| Record { request: RequestId("r".into()), sequence, at, body: body.clone() };
+        assert_eq!(record(7, 1).hash(), record(7, 2).hash());
+        assert_ne!(record(7, 1).hash(), record(8, 1).hash());
+    }
+
+    #[test]
+    fn records_read_back_from_json() {
+        let text = r#"{"request":"r","sequence":3,"at":5,"body":{"record":"task_started","task":"load","map_index":2,"attempt":1,"partition":null}}"#;
+        let record: Record = serde_json::from_str(text).expect("reads");
+        let RecordBody::TaskStarted(started) = &record.body else { panic!("{record:?}") };
+        assert_eq!(started.instance.to_string(), "load[2]");
+        assert_eq!(
+            serde_json::to_value(&record).expect("writes"),
+            serde_json::from_str::<serde_json::Value>(text).expect("JSON")
+        );
+    }
+}
