@@ -1,0 +1,176 @@
+#!/usr/bin/env bash
+# Installs what the tests need beyond Rust, on a machine that may be a brand-new Debian 12.
+#
+#   tools.sh python     the venv `tools`: duckdb, tpchgen-cli, moto_server, ruff, mypy, pytest, shellcheck
+#   tools.sh airflow    the venvs `airflow-2.11.2` and `airflow-3.3.2`; or one: `tools.sh airflow 3.3.2`
+#   tools.sh postgres   the server's binaries, unless the machine has some
+#   tools.sh all        the three above
+#   tools.sh lint       cargo-deny, unless the machine has it; apart from `all` as it compiles for minutes
+#   tools.sh lock       resolves requirements/*.in anew into requirements/*.txt
+#
+# Everything but PostgreSQL goes into $DAGWRIGHT_TOOLS, by default ${XDG_CACHE_HOME:-$HOME/.cache}/dagwright, and is used
+# as $DAGWRIGHT_TOOLS/<venv>/bin/<command>. What is there already at the locked versions is skipped at once. A venv holds
+# its lock file as a stamp, written last: an interrupted install is begun again. Each part has a lock of its own, so
+# concurrent runs wait for each other.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$here/lib.sh"
+
+python=python3.11 # Both Airflows support it, and it is Debian 12's.
+uv_version=0.13.9
+cargo_deny_version=0.18.6
+
+say() { printf 'tools: %s\n' "$*" >&2; }
+
+# Runs function $2 with the rest of the arguments while holding the lock named $1. What the functions start holds it too,
+# so a run that was killed is waited for until its pip or uv ends as well. Only what may leave a daemon behind (apt, cargo)
+# gets descriptor 9 closed.
+locked() {
+    local name=$1
+    shift
+    mkdir -p "$tools" || die "cannot create $tools; set DAGWRIGHT_TOOLS to a folder you may write"
+    command -v flock >/dev/null || die "flock is missing; install util-linux"
+    (
+        exec 9>"$tools/.$name.lock"
+        flock -n 9 || {
+            say "another run is installing $name; waiting for it"
+            flock 9
+        }
+        "$@"
+    )
+}
+
+apt_install() {
+    local sudo=()
+    command -v apt-get >/dev/null || die "cannot install $*: no apt-get here; install it in your system's way"
+    if ((EUID != 0)); then
+        sudo -n true 2>/dev/null || die "cannot install $*: run 'apt-get install $*' as root"
+        sudo=(sudo -n)
+    fi
+    say "installing with apt: $*"
+    export DEBIAN_FRONTEND=noninteractive
+    {
+        "${sudo[@]}" apt-get update -q || say "apt-get update failed; trying with the package lists at hand"
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+    } >&2 9>&- || die "apt-get could not install $*; its output is above"
+}
+
+# A shim may be there without an interpreter behind it, and Debian ships Python without ensurepip: so try.
+python_works() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
+
+need_python() {
+    python_works || locked apt install_python
+    python_works || die "$python with its venv module is needed, and installing it did not help"
+}
+
+install_python() { python_works || apt_install "$python" "$python-venv" ca-certificates; }
+
+# Sets `uv` to the one in PATH, or else to one of our own.
+need_uv() {
+    uv=$(command -v uv) && return
+    uv=$tools/uv-$uv_version/bin/uv
+    [[ -x $uv ]] || {
+        need_python
+        locked uv install_uv
+    }
+}
+
+install_uv() {
+    local venv=$tools/uv-$uv_version
+    [[ -x $uv ]] && return
+    say "installing uv $uv_version"
+    rm -rf "$venv"
+    {
+        "$python" -m venv "$venv" && "$venv/bin/python" -m pip install -q --disable-pip-version-check "uv==$uv_version"
+    } >&2 || {
+        rm -rf "$venv"
+        die "could not install uv $uv_version with pip; its output is above"
+    }
+}
+
+installed() { [[ -x $tools/$1/bin/python ]] && cmp -s "$here/requirements/$1.txt" "$tools/$1/installed.txt"; }
+
+venv() {
+    [[ -f $here/requirements/$1.txt ]] || die "requirements/$1.txt is missing; known: $(cd "$here/requirements" && echo ./*.txt)"
+    installed "$1" && return
+    need_python
+    need_uv
+    locked "$1" install_venv "$1"
+}
+
+install_venv() {
+    local name=$1
+    installed "$name" && return # Someone else did it while we waited for the lock.
+    say "installing $name into $tools/$name"
+    rm -rf "${tools:?}/$name"
+    {
+        "$uv" venv -q --python "$python" "$tools/$name" &&
+            "$uv" pip install -q --compile-bytecode -p "$tools/$name/bin/python" -r "$here/requirements/$name.txt"
+    } >&2 || die "could not install $name; uv's output is above. Is a Python package index reachable?"
+    cp "$here/requirements/$name.txt" "$tools/$name/installed.txt"
+}
+
+has_postgres() { command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+
+install_postgres() {
+    has_postgres && return
+    # Without this Debian starts a cluster of its own on port 5432; the tests start theirs with postgres.sh.
+    local conf=/etc/postgresql-common/createcluster.conf
+    apt_install postgresql-common
+    if ((EUID == 0)) && [[ -f $conf ]]; then
+        sed -i 's/^#\?\s*create_main_cluster\s*=.*/create_main_cluster = false/' "$conf"
+    fi
+    apt_install postgresql postgresql-contrib
+    has_postgres || die "PostgreSQL is installed, yet there is no initdb in PATH or /usr/lib/postgresql/*/bin"
+}
+
+has_cargo_deny() { command -v cargo-deny >/dev/null || [[ -x $tools/cargo-deny-$cargo_deny_version/bin/cargo-deny ]]; }
+
+install_cargo_deny() {
+    has_cargo_deny && return
+    command -v cargo >/dev/null || die "cargo is missing; install Rust first"
+    say "compiling cargo-deny $cargo_deny_version, which takes minutes"
+    cargo install --locked --version "$cargo_deny_version" --root "$tools/cargo-deny-$cargo_deny_version" cargo-deny >&2 9>&- ||
+        die "could not install cargo-deny $cargo_deny_version; cargo's output is above"
+}
+
+lock() {
+    local name
+    need_uv
+    for name in "$here"/requirements/*.in; do
+        name=$(basename "$name" .in)
+        {
+            echo "# From $name.in by tools.sh lock. Do not edit."
+            "$uv" pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate "$here/requirements/$name.in"
+        } >"$here/requirements/$name.txt.new" || die "could not resolve requirements/$name.in; uv's output is above"
+        mv "$here/requirements/$name.txt.new" "$here/requirements/$name.txt"
+    done
+}
+
+airflow() {
+    local version
+    (($#)) || set -- 2.11.2 3.3.2
+    for version; do venv "airflow-$version"; done
+}
+
+postgres() { has_postgres || locked apt install_postgres; }
+
+usage() {
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2
+    exit 2
+}
+
+case "${1:-}" in
+    python) venv tools ;;
+    airflow) airflow "${@:2}" ;;
+    postgres) postgres ;;
+    all)
+        venv tools
+        airflow
+        postgres
+        ;;
+    lint) has_cargo_deny || locked cargo-deny install_cargo_deny ;;
+    lock) lock ;;
+    *) usage ;;
+esac
