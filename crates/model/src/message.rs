@@ -228,6 +228,9 @@ pub struct Alternative {
     pub lossy: Vec<LossyUse>,
     /// What readers of the sink may rely on; `None` for what is no write.
     pub delivery: Option<Delivery>,
+    /// What its author already knows to stand in its way: an alternative with objections cannot win, but says what
+    /// would have to change so that it could.
+    pub objections: Vec<Conflict>,
     /// One sentence.
     pub rationale: String,
 }
@@ -258,6 +261,8 @@ pub struct Read {
     pub incremental: bool,
     /// In how many parts; `None` is one stream.
     pub parts: Option<Parts>,
+    /// What becomes of values that do not read as their column's type.
+    pub on_misfit: LossyCast,
 }
 
 /// How a source would be read in parts.
@@ -448,12 +453,14 @@ pub struct Remedy {
 pub struct Bounds {
     /// Rounds of proposals and counters.
     pub rounds_max: u32,
-    /// Alternatives that one participant may offer over all rounds.
+    /// Alternatives that one participant may offer for one subject, over all rounds.
     pub alternatives_max: u32,
     /// Messages in both directions.
     pub messages_max: u32,
-    /// Milliseconds from the opening to the award, observing not included: that has bounds of its own.
+    /// Milliseconds from the call for proposals to the last commitment.
     pub elapsed_ms_max: u64,
+    /// Milliseconds from the opening to the call for proposals: observing opens connections and reads samples.
+    pub observe_ms_max: u64,
 }
 
 /// Which bound was hit.
@@ -466,7 +473,7 @@ pub enum Bound {
     Alternatives,
     /// [`Bounds::messages_max`]
     Messages,
-    /// [`Bounds::elapsed_ms_max`]
+    /// [`Bounds::elapsed_ms_max`] or [`Bounds::observe_ms_max`]
     Time,
 }
 
@@ -594,7 +601,7 @@ impl Transcript {
 impl Default for Bounds {
     /// Four rounds are one more than any rule needs; 16 alternatives keep the search exhaustive and quick.
     fn default() -> Self {
-        Self { rounds_max: 4, alternatives_max: 16, messages_max: 200, elapsed_ms_max: 30_000 }
+        Self { rounds_max: 4, alternatives_max: 16, messages_max: 200, elapsed_ms_max: 30_000, observe_ms_max: 600_000 }
     }
 }
 
