@@ -62,6 +62,8 @@ pub struct ReadContext {
 /// What a write needs besides its spec.
 #[derive(Clone)]
 pub struct WriteContext {
+    /// The pipeline's `dag_id`; committed cursors are kept by it.
+    pub pipeline: String,
     /// The run.
     pub run: Arc<RunContext>,
     /// The connections and keys.
@@ -151,6 +153,14 @@ pub trait Sink: Send + Sync {
         source: &Name,
         context: &WriteContext,
     ) -> Result<Option<String>>;
+
+    /// Removes what this run staged on a connection's system, published or not; succeeds when there is nothing.
+    ///
+    /// # Errors
+    /// 04xx and 06xx codes.
+    async fn cleanup(&self, _connection: &Name, _context: &WriteContext) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// How a write begins.
@@ -186,6 +196,8 @@ pub trait SinkWriter: Send {
 pub struct Commit {
     /// Rows quarantined on the way to this sink; part of what it produced.
     pub quarantined: u64,
+    /// Rows that lost to another one with the same key on the way to this sink; part of what it produced.
+    pub superseded: u64,
     /// Values that became NULL on the way to this sink.
     pub nulled: u64,
     /// The cursors to commit, by source, as text; empty for a backfill.
