@@ -517,8 +517,8 @@ pub struct Retries {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Airflow {
-    /// The pool of every task.
-    #[schemars(length(min = 1, max = 256))]
+    /// The pool of every task; Airflow takes letters, digits, `_`, `.` and `-`.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9_.-]{1,250}$"))]
     pub pool: String,
     /// The priority of every task.
     #[schemars(range(min = -1_000_000, max = 1_000_000))]
