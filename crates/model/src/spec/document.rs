@@ -40,11 +40,12 @@ pub struct Document {
     pub tags: Vec<Tag>,
     /// Typed parameters; SQL uses them as `$name`.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = 100))]
     pub params: BTreeMap<Name, Param>,
     /// The single source, then named `source`.
     pub source: Option<Source>,
     /// The sources by name.
-    #[schemars(length(min = 1, max = 100))]
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 100))]
     pub sources: Option<IndexMap<Name, Source>>,
     /// SQL steps; each sees the sources and the other steps by name.
     #[serde(default)]
@@ -53,7 +54,7 @@ pub struct Document {
     /// The single sink, then named `sink`.
     pub sink: Option<Sink>,
     /// The sinks by name.
-    #[schemars(length(min = 1, max = 100))]
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 100))]
     pub sinks: Option<IndexMap<Name, Sink>>,
     /// Quality gates.
     #[serde(default)]
