@@ -85,6 +85,7 @@ codes! {
     SpecBadUri = 111, BadSpec, "a URI is not usable";
     SpecTooLarge = 112, BadSpec, "the spec is too large or nests too deep";
     TaskSpecInvalid = 120, BadSpec, "the task spec is not valid";
+    MessageInvalid = 121, BadSpec, "a message or record is not valid";
     // 02xx: negotiation
     Deadlocked = 201, BadSpec, "the agents could not agree";
     NegotiationExpired = 202, BadSpec, "a bound of the negotiation was reached";

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::{
     canonical,
-    facts::{ProbeReply, TypingReply},
     id::{Name, PlanHash, RequestId, TaskId},
+    message::{Envelope, Observation},
     plan::Plan,
     spec::Interval,
     task::{Outcome, Partition, Problem, RunContext, Status},
@@ -41,6 +41,8 @@ pub enum RecordBody {
     Accepted(Box<Accepted>),
     /// Something was observed, and may be reasoned about from here on.
     FactRecorded(Box<FactRecorded>),
+    /// An agent said something.
+    MessageSent(Box<Envelope>),
     /// The agents agreed.
     PlanSealed(Box<PlanSealed>),
     /// The agents could not agree, or a bound was reached; nothing follows.
@@ -73,7 +75,7 @@ pub struct Accepted {
     /// The hash of its normal form.
     pub spec_hash: String,
     /// Where it came in.
-    pub origin: Origin,
+    pub ingress: Ingress,
     /// What for.
     pub purpose: Purpose,
     /// The folder that relative URIs start from; `None` refuses them.
@@ -92,7 +94,7 @@ pub struct Accepted {
 /// Where a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Origin {
+pub enum Ingress {
     /// The command line.
     CommandLine,
     /// The HTTP API.
@@ -114,22 +116,10 @@ pub enum Purpose {
 /// The content of [`RecordBody::FactRecorded`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FactRecorded {
-    /// The hash of what was asked: [`canonical::hash`] of the probe or typing request.
+    /// The hash of what was asked: [`canonical::hash`] of the question.
     pub key: String,
-    /// Whether the answer was known from before.
-    pub cached: bool,
-    /// The answer.
-    pub fact: Fact,
-}
-
-/// An observation, as `dagwright-task` answered it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fact {
-    /// What `dagwright-task probe` answered.
-    Probe(ProbeReply),
-    /// What `dagwright-task plan` answered.
-    Typing(TypingReply),
+    /// The answer, and where it is from.
+    pub observation: Observation,
 }
 
 /// The content of [`RecordBody::PlanSealed`].
@@ -260,6 +250,7 @@ impl RecordBody {
         match self {
             Self::Accepted(_) => "accepted",
             Self::FactRecorded(_) => "fact_recorded",
+            Self::MessageSent(_) => "message_sent",
             Self::PlanSealed(_) => "plan_sealed",
             Self::Deadlocked(_) => "deadlocked",
             Self::Failed(_) => "failed",

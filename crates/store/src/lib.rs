@@ -1,1 +1,146 @@
 //! The event log behind one trait: memory and sled.
+//!
+//! A [`Store`] keeps the records of each request, and a few facts derived from them that would be dear to find again:
+//! which run is unfinished, which plan a pipeline last ran, what is known of the world. [`ledger`] holds the one
+//! implementation of all that, over an ordered map with atomic batches; [`memory`] and [`sled`](mod@sled) are two such maps, so they
+//! cannot differ in what they mean. [`conformance`] is the suite that every implementation must pass.
+//!
+//! Calls block: for a flush, a few milliseconds. Async callers go through `spawn_blocking`.
+
+pub mod conformance;
+mod error;
+mod folder;
+mod keys;
+pub mod ledger;
+pub mod memory;
+pub mod sled;
+
+use std::fmt;
+
+use dagwright_model::{
+    id::{PlanHash, RequestId},
+    message::Observation,
+    plan::Plan,
+    record::{Purpose, Record},
+};
+pub use error::Error;
+pub use memory::MemoryStore;
+use serde::{Deserialize, Serialize};
+pub use sled::SledStore;
+
+/// The most records that one [`Store::append`] takes; a step of any machine makes a few dozen.
+pub const APPEND_RECORDS_MAX: usize = 10_000;
+
+/// The event log, and what is derived from it.
+pub trait Store: fmt::Debug + Send + Sync {
+    /// Appends records of one request: all of them or none, on disk when this returns.
+    ///
+    /// The first record's sequence must be the one that follows the request's last record (0 for a new request), and
+    /// the others must follow it, so two writers that read the same state cannot both append.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when another writer was faster, [`Error::Misuse`] for records that do not belong together,
+    /// or what is wrong with the storage; nothing was appended in any of these cases.
+    fn append(&self, records: &[Record]) -> Result<(), Error>;
+
+    /// Returns the records of a request from a sequence on, in order; none for an unknown request.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn read(&self, request: &RequestId, from: u64) -> Result<Vec<Record>, Error>;
+
+    /// Returns what is known of a request at a glance.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn request(&self, request: &RequestId) -> Result<Option<RequestSummary>, Error>;
+
+    /// Returns the requests of a pipeline (by `dag_id`), the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn requests(&self, pipeline: &str, limit: usize) -> Result<Vec<RequestSummary>, Error>;
+
+    /// Returns the newest request with this [run key](dagwright_model::record::Accepted::run_key) that has a sealed
+    /// plan and neither ended nor was cancelled.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn unfinished(&self, run_key: &str) -> Result<Option<RequestId>, Error>;
+
+    /// Returns the plan that a pipeline ran last, which `diff` compares with; only the start of a run moves it.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn baseline(&self, pipeline: &str) -> Result<Option<PlanHash>, Error>;
+
+    /// Returns a plan that was sealed for any request.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn plan(&self, hash: &PlanHash) -> Result<Option<Plan>, Error>;
+
+    /// Returns the latest recorded answer to a question, by the hash of the question.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn fact(&self, key: &str) -> Result<Option<Observation>, Error>;
+}
+
+/// A request at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestSummary {
+    /// The request.
+    pub request: RequestId,
+    /// The pipeline's `dag_id`.
+    pub pipeline: String,
+    /// The hash of its spec's normal form.
+    pub spec_hash: String,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// See [`Accepted::run_key`](dagwright_model::record::Accepted::run_key).
+    pub run_key: String,
+    /// When it was accepted, in milliseconds since the Unix epoch.
+    pub accepted_at: u64,
+    /// When its last record was made, likewise.
+    pub changed_at: u64,
+    /// The sequence that its next record must have.
+    pub next_sequence: u64,
+    /// How far it is.
+    pub state: RequestState,
+    /// The sealed plan, once there is one.
+    pub plan: Option<PlanHash>,
+}
+
+/// How far a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestState {
+    /// The agents negotiate.
+    Negotiating,
+    /// There is a plan; nothing runs yet.
+    Sealed,
+    /// The agents could not agree.
+    Deadlocked,
+    /// It failed, before or in its run.
+    Failed,
+    /// The plan runs.
+    Running,
+    /// The run was asked to stop, and may not have stopped yet.
+    Cancelled,
+    /// The run succeeded.
+    Succeeded,
+}
+
+// === impl RequestState ===
+
+impl RequestState {
+    /// Tells whether a run in this state can be continued.
+    #[must_use]
+    pub fn is_unfinished(self) -> bool {
+        match self {
+            Self::Sealed | Self::Running => true,
+            Self::Negotiating | Self::Deadlocked | Self::Failed | Self::Cancelled | Self::Succeeded => false,
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! Reads and writes files, on local disks and in object stores.

@@ -1,0 +1,86 @@
+//! The layout of the ordered map: which key holds what.
+//!
+//! Every key starts with a byte for its kind. Texts inside a key end with a zero byte and may hold none, so no key is
+//! a prefix of another kind's or another text's. Numbers are big-endian: their order is the order of keys.
+
+use dagwright_model::id::{PlanHash, RequestId};
+
+/// The longest text in a key, in bytes: twice the longest `dag_id`.
+const TEXT_BYTES_MAX: usize = 512;
+
+/// `r <request> <sequence>` → the record, protobuf.
+const RECORD: u8 = b'r';
+/// `s <request>` → its summary, JSON.
+const SUMMARY: u8 = b's';
+/// `p <pipeline> <accepted at> <request>` → nothing.
+const OF_PIPELINE: u8 = b'p';
+/// `u <run key>` → the newest unfinished request.
+const UNFINISHED: u8 = b'u';
+/// `b <pipeline>` → the plan it last ran.
+const BASELINE: u8 = b'b';
+/// `l <plan>` → the plan, canonical JSON.
+const PLAN: u8 = b'l';
+/// `f <question>` → the latest answer, JSON.
+const FACT: u8 = b'f';
+
+pub(crate) fn record(request: &RequestId, sequence: u64) -> Vec<u8> {
+    let mut key = texts(RECORD, &[&request.0]);
+    key.extend_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+pub(crate) fn summary(request: &RequestId) -> Vec<u8> {
+    texts(SUMMARY, &[&request.0])
+}
+
+pub(crate) fn of_pipeline(pipeline: &str, accepted_at: u64, request: &RequestId) -> Vec<u8> {
+    let mut key = texts(OF_PIPELINE, &[pipeline]);
+    key.extend_from_slice(&accepted_at.to_be_bytes());
+    key.extend_from_slice(request.0.as_bytes());
+    key
+}
+
+/// Returns the first key of a pipeline's requests, and the first after them.
+pub(crate) fn of_pipeline_range(pipeline: &str) -> (Vec<u8>, Vec<u8>) {
+    let first = texts(OF_PIPELINE, &[pipeline]);
+    let mut end = first.clone();
+    // The last byte is the zero that ends the text.
+    *end.last_mut().expect("a key is not empty") = 1;
+    (first, end)
+}
+
+/// Returns the request of a key made by [`of_pipeline`].
+pub(crate) fn request_of_pipeline(key: &[u8], pipeline: &str) -> Option<RequestId> {
+    let rest = key.get(1 + pipeline.len() + 1 + size_of::<u64>()..)?;
+    String::from_utf8(rest.to_vec()).ok().map(RequestId)
+}
+
+pub(crate) fn unfinished(run_key: &str) -> Vec<u8> {
+    texts(UNFINISHED, &[run_key])
+}
+
+pub(crate) fn baseline(pipeline: &str) -> Vec<u8> {
+    texts(BASELINE, &[pipeline])
+}
+
+pub(crate) fn plan(hash: &PlanHash) -> Vec<u8> {
+    texts(PLAN, &[&hash.0])
+}
+
+pub(crate) fn fact(key: &str) -> Vec<u8> {
+    texts(FACT, &[key])
+}
+
+/// Tells whether a text may stand in a key.
+pub(crate) fn is_text(text: &str) -> bool {
+    !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.contains('\0')
+}
+
+fn texts(kind: u8, texts: &[&str]) -> Vec<u8> {
+    let mut key = vec![kind];
+    for text in texts {
+        key.extend_from_slice(text.as_bytes());
+        key.push(0);
+    }
+    key
+}

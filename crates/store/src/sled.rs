@@ -1,0 +1,115 @@
+//! The store on disk, over sled 0.34.
+//!
+//! Batches are flushed before they are acknowledged. A process may die at any moment; what was acknowledged is there
+//! when the folder is opened again, and a batch that was not is there whole or not at all.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use crate::{
+    Error,
+    folder::Folder,
+    ledger::{Entries, Ledger, OrderedMap},
+};
+
+/// How much sled may keep in memory: a ledger is read little, so a small part of sled's default of 1 GiB.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// How long a command waits for the process that owns a folder.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// A store in a folder, which this process owns.
+pub type SledStore = Ledger<SledMap>;
+
+/// An ordered map in a sled tree.
+#[derive(Debug)]
+pub struct SledMap {
+    // Before the folder: sled must be closed while the lock is still held.
+    tree: sled::Db,
+    failed: AtomicBool,
+    _folder: Folder,
+}
+
+// === impl SledStore ===
+
+impl SledStore {
+    /// Opens the store in a folder, which is made if it is not there; waits at most `wait` (see [`WAIT_DEFAULT`]) for
+    /// a process that owns it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Foreign`], [`Error::Format`], [`Error::Damaged`], or what the system says.
+    pub fn open(path: &Path, wait: Duration) -> Result<Self, Error> {
+        let folder = Folder::open(path, wait)?;
+        let config = sled::Config::new().path(folder.ledger()).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        // Sled panics on some kinds of damage, and names them only in its message.
+        let tree = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(tree)) => tree,
+            Ok(Err(sled::Error::Io(source))) => return Err(crate::folder::failed("open", &folder.ledger())(source)),
+            Ok(Err(_)) | Err(_) => return Err(Error::Damaged { path: folder.path().into() }),
+        };
+        Ok(Self::new(SledMap { tree, failed: AtomicBool::new(false), _folder: folder }))
+    }
+}
+
+// === impl SledMap ===
+
+impl SledMap {
+    /// Runs a call of sled's; after a panic inside it, every further one is refused.
+    fn guard<T>(&self, operation: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, Error> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(Error::Poisoned);
+        }
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(source)) => Err(Error::Database { operation, source }),
+            Err(_) => {
+                self.failed.store(true, Ordering::Release);
+                Err(Error::Poisoned)
+            }
+        }
+    }
+}
+
+impl OrderedMap for SledMap {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.guard("read", || self.tree.get(key))?.map(|value| value.to_vec()))
+    }
+
+    fn range(&self, first: &[u8], end: &[u8], descending: bool, limit: usize) -> Result<Entries, Error> {
+        self.guard("read", || {
+            let range = self.tree.range(first..end);
+            let owned = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+                entry.map(|(key, value)| (key.to_vec(), value.to_vec()))
+            };
+            if descending {
+                range.rev().map(owned).take(limit).collect()
+            } else {
+                range.map(owned).take(limit).collect()
+            }
+        })
+    }
+
+    fn write(&self, batch: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), Error> {
+        let mut changes = sled::Batch::default();
+        for (key, value) in batch {
+            match value {
+                Some(value) => changes.insert(key, value),
+                None => changes.remove(key),
+            }
+        }
+        let written = self.guard("write", || {
+            self.tree.apply_batch(changes)?;
+            self.tree.flush()
+        });
+        if written.is_err() {
+            // Memory may be ahead of the disk now: only a new opening tells.
+            self.failed.store(true, Ordering::Release);
+        }
+        written.map(|_| ())
+    }
+}

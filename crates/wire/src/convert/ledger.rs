@@ -1,0 +1,267 @@
+//! `ledger.proto`.
+
+use dagwright_model::{
+    id::{PlanHash, RequestId, TaskId},
+    record::{
+        Accepted, DagCompiled, Ended, FactRecorded, Ingress, PlanSealed, Purpose, Record, RecordBody, RetryScheduled,
+        RunEnded, RunStarted, TaskEnded, TaskInstance, TaskStarted,
+    },
+    task::{RunContext, Status},
+};
+
+use super::{
+    FromWire, all, by_name, each, enum_pairs, from_json, optional, required, sha256, text, to_json, values_to_wire,
+};
+use crate::{Error, proto, proto::record::Body};
+
+enum_pairs!(Ingress, proto::Ingress { CommandLine, Http, Kafka });
+enum_pairs!(Purpose, proto::Purpose { Plan, Run });
+
+// === Record ===
+
+impl From<&Record> for proto::Record {
+    fn from(record: &Record) -> Self {
+        Self {
+            request: record.request.0.clone(),
+            sequence: record.sequence,
+            at: record.at,
+            body: Some((&record.body).into()),
+        }
+    }
+}
+
+impl TryFrom<proto::Record> for Record {
+    type Error = Error;
+
+    fn try_from(record: proto::Record) -> Result<Self, Error> {
+        Ok(Self {
+            request: RequestId(text(record.request, "record.request")?),
+            sequence: record.sequence,
+            at: record.at,
+            body: required(record.body, "record.body")?.try_into()?,
+        })
+    }
+}
+
+impl From<&RecordBody> for Body {
+    fn from(body: &RecordBody) -> Self {
+        match body {
+            RecordBody::Accepted(accepted) => Self::Accepted((&**accepted).into()),
+            RecordBody::FactRecorded(fact) => Self::FactRecorded(proto::FactRecorded {
+                key: fact.key.clone(),
+                observation: Some((&fact.observation).into()),
+            }),
+            RecordBody::MessageSent(envelope) => Self::MessageSent((&**envelope).into()),
+            RecordBody::PlanSealed(sealed) => {
+                Self::PlanSealed(proto::PlanSealed { hash: sealed.hash.0.clone(), plan_json: to_json(&sealed.plan) })
+            }
+            RecordBody::Deadlocked(ended) => Self::Deadlocked(ended.into()),
+            RecordBody::Failed(ended) => Self::Failed(ended.into()),
+            RecordBody::DagCompiled(compiled) => Self::DagCompiled(compiled.into()),
+            RecordBody::RunStarted(started) => {
+                Self::RunStarted(proto::RunStarted { run: Some((&started.context(0, None)).into()) })
+            }
+            RecordBody::TaskStarted(started) => Self::TaskStarted(started.into()),
+            RecordBody::TaskEnded(ended) => Self::TaskEnded((&**ended).into()),
+            RecordBody::RetryScheduled(retry) => Self::RetryScheduled(proto::RetryScheduled {
+                instance: Some((&retry.instance).into()),
+                attempt: retry.attempt,
+                delay_ms: retry.delay_ms,
+            }),
+            RecordBody::Cancelled => Self::Cancelled(proto::Cancelled {}),
+            RecordBody::RunEnded(ended) => Self::RunEnded(proto::RunEnded {
+                status: proto::Status::from(ended.status).into(),
+                problem: ended.problem.as_ref().map(Into::into),
+            }),
+        }
+    }
+}
+
+impl TryFrom<Body> for RecordBody {
+    type Error = Error;
+
+    fn try_from(body: Body) -> Result<Self, Error> {
+        Ok(match body {
+            Body::Accepted(accepted) => Self::Accepted(Box::new(accepted.try_into()?)),
+            Body::FactRecorded(fact) => Self::FactRecorded(Box::new(FactRecorded {
+                key: text(fact.key, "fact_recorded.key")?,
+                observation: required(fact.observation, "fact_recorded.observation")?.try_into()?,
+            })),
+            Body::MessageSent(envelope) => Self::MessageSent(Box::new(envelope.try_into()?)),
+            Body::PlanSealed(sealed) => Self::PlanSealed(Box::new(PlanSealed {
+                hash: PlanHash(sha256(sealed.hash, "plan_sealed.hash")?),
+                plan: from_json(&sealed.plan_json, "plan_sealed.plan_json")?,
+            })),
+            Body::Deadlocked(ended) => Self::Deadlocked(ended.try_into()?),
+            Body::Failed(ended) => Self::Failed(ended.try_into()?),
+            Body::DagCompiled(compiled) => Self::DagCompiled(compiled.try_into()?),
+            Body::RunStarted(started) => {
+                Self::RunStarted(Box::new(run_started(required(started.run, "run_started.run")?.try_into()?)))
+            }
+            Body::TaskStarted(started) => Self::TaskStarted(started.try_into()?),
+            Body::TaskEnded(ended) => Self::TaskEnded(Box::new(ended.try_into()?)),
+            Body::RetryScheduled(retry) => Self::RetryScheduled(RetryScheduled {
+                instance: required(retry.instance, "retry_scheduled.instance")?.try_into()?,
+                attempt: retry.attempt,
+                delay_ms: retry.delay_ms,
+            }),
+            Body::Cancelled(_) => Self::Cancelled,
+            Body::RunEnded(ended) => Self::RunEnded(RunEnded {
+                status: Status::from_wire(ended.status, "run_ended.status")?,
+                problem: optional(ended.problem)?,
+            }),
+        })
+    }
+}
+
+fn run_started(run: RunContext) -> RunStarted {
+    RunStarted {
+        plan_hash: run.plan_hash,
+        effect: run.effect,
+        generation: run.generation,
+        base: run.base,
+        staging: run.staging,
+        quarantine: run.quarantine,
+        interval: run.interval,
+        params: run.params,
+        backfill: run.backfill,
+    }
+}
+
+// === Accepted ===
+
+impl From<&Accepted> for proto::Accepted {
+    fn from(accepted: &Accepted) -> Self {
+        Self {
+            pipeline: accepted.pipeline.clone(),
+            spec_text: accepted.spec_text.clone(),
+            spec_hash: accepted.spec_hash.clone(),
+            ingress: proto::Ingress::from(accepted.ingress).into(),
+            purpose: proto::Purpose::from(accepted.purpose).into(),
+            base: accepted.base.clone(),
+            params_json: values_to_wire(&accepted.params),
+            interval: accepted.interval.as_ref().map(Into::into),
+            backfill: accepted.backfill,
+        }
+    }
+}
+
+impl TryFrom<proto::Accepted> for Accepted {
+    type Error = Error;
+
+    fn try_from(accepted: proto::Accepted) -> Result<Self, Error> {
+        Ok(Self {
+            pipeline: text(accepted.pipeline, "accepted.pipeline")?,
+            spec_text: accepted.spec_text,
+            spec_hash: sha256(accepted.spec_hash, "accepted.spec_hash")?,
+            ingress: Ingress::from_wire(accepted.ingress, "accepted.ingress")?,
+            purpose: Purpose::from_wire(accepted.purpose, "accepted.purpose")?,
+            base: accepted.base,
+            params: by_name(accepted.params_json, "accepted.params_json", |text| {
+                from_json(text.as_bytes(), "accepted.params_json")
+            })?,
+            interval: optional(accepted.interval)?,
+            backfill: accepted.backfill,
+        })
+    }
+}
+
+// === Ended, DagCompiled ===
+
+impl From<&Ended> for proto::RequestEnded {
+    fn from(ended: &Ended) -> Self {
+        Self { problems: each(&ended.problems) }
+    }
+}
+
+impl TryFrom<proto::RequestEnded> for Ended {
+    type Error = Error;
+
+    fn try_from(ended: proto::RequestEnded) -> Result<Self, Error> {
+        Ok(Self { problems: all(ended.problems)? })
+    }
+}
+
+impl From<&DagCompiled> for proto::DagCompiled {
+    fn from(compiled: &DagCompiled) -> Self {
+        Self {
+            plan_hash: compiled.plan_hash.0.clone(),
+            target: compiled.target.clone(),
+            file: compiled.file.clone(),
+            file_hash: compiled.file_hash.clone(),
+        }
+    }
+}
+
+impl TryFrom<proto::DagCompiled> for DagCompiled {
+    type Error = Error;
+
+    fn try_from(compiled: proto::DagCompiled) -> Result<Self, Error> {
+        Ok(Self {
+            plan_hash: PlanHash(sha256(compiled.plan_hash, "dag_compiled.plan_hash")?),
+            target: text(compiled.target, "dag_compiled.target")?,
+            file: text(compiled.file, "dag_compiled.file")?,
+            file_hash: sha256(compiled.file_hash, "dag_compiled.file_hash")?,
+        })
+    }
+}
+
+// === TaskInstance, TaskStarted, TaskEnded ===
+
+impl From<&TaskInstance> for proto::TaskInstance {
+    fn from(instance: &TaskInstance) -> Self {
+        Self { task: instance.task.0.clone(), map_index: instance.map_index }
+    }
+}
+
+impl TryFrom<proto::TaskInstance> for TaskInstance {
+    type Error = Error;
+
+    fn try_from(instance: proto::TaskInstance) -> Result<Self, Error> {
+        Ok(Self { task: TaskId(text(instance.task, "task_instance.task")?), map_index: instance.map_index })
+    }
+}
+
+impl From<&TaskStarted> for proto::TaskStarted {
+    fn from(started: &TaskStarted) -> Self {
+        Self {
+            instance: Some((&started.instance).into()),
+            attempt: started.attempt,
+            partition: started.partition.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<proto::TaskStarted> for TaskStarted {
+    type Error = Error;
+
+    fn try_from(started: proto::TaskStarted) -> Result<Self, Error> {
+        Ok(Self {
+            instance: required(started.instance, "task_started.instance")?.try_into()?,
+            attempt: started.attempt,
+            partition: optional(started.partition)?,
+        })
+    }
+}
+
+impl From<&TaskEnded> for proto::TaskEnded {
+    fn from(ended: &TaskEnded) -> Self {
+        Self {
+            instance: Some((&ended.instance).into()),
+            attempt: ended.attempt,
+            outcome: Some((&ended.outcome).into()),
+        }
+    }
+}
+
+impl TryFrom<proto::TaskEnded> for TaskEnded {
+    type Error = Error;
+
+    fn try_from(ended: proto::TaskEnded) -> Result<Self, Error> {
+        Ok(Self {
+            instance: required(ended.instance, "task_ended.instance")?.try_into()?,
+            attempt: ended.attempt,
+            outcome: required(ended.outcome, "task_ended.outcome")?.try_into()?,
+        })
+    }
+}
