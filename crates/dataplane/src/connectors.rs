@@ -4,21 +4,27 @@
 //! [`Environment`], counts in a tally, and hands rejected records to [`Rejects`]. Batches have exactly the sealed
 //! columns in the sealed order, with the Arrow types of [`crate::types`].
 
+pub mod files;
+pub mod identity;
+pub mod postgres;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use dagwright_model::{
+    code::Code,
     facts::{Identity, SinkInspection, SourceProfile},
     id::Name,
     spec,
+    spec::Locator,
     task::{Partition, RunContext, SinkCounts, SinkRef, SinkWrite, SourceRead, Split},
 };
 use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     tally::{Rejects, SinkTally, SourceTally},
 };
 
@@ -192,6 +198,9 @@ pub trait SinkWriter: Send {
 }
 
 /// What is committed with a sink's rows.
+///
+/// The counts that [`SinkWriter::commit`] returns add up: `produced` is the rows written plus `quarantined` plus
+/// `superseded`; the connector keeps them with the effect, so that a repeat reports the same.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
     /// Rows quarantined on the way to this sink; part of what it produced.
@@ -202,4 +211,50 @@ pub struct Commit {
     pub nulled: u64,
     /// The cursors to commit, by source, as text; empty for a backfill.
     pub cursors: BTreeMap<Name, String>,
+}
+
+/// Returns the connector that reads a locator.
+///
+/// # Errors
+/// DW0601 when the connection is not defined, DW0110 when no connector reads it.
+pub fn source_for(locator: &Locator, environment: &Environment) -> Result<Box<dyn Source>> {
+    match kind_of(locator, environment)? {
+        Kind::Files => Err(unsupported(locator, "files")),
+        Kind::Postgres => Err(unsupported(locator, "postgresql")),
+    }
+}
+
+/// Returns the connector that writes a locator.
+///
+/// # Errors
+/// As [`source_for`].
+pub fn sink_for(locator: &Locator, environment: &Environment) -> Result<Box<dyn Sink>> {
+    match kind_of(locator, environment)? {
+        Kind::Files => Err(unsupported(locator, "files")),
+        Kind::Postgres => Err(unsupported(locator, "postgresql")),
+    }
+}
+
+/// The kinds of systems that there is a connector for.
+enum Kind {
+    Files,
+    Postgres,
+}
+
+fn kind_of(locator: &Locator, environment: &Environment) -> Result<Kind> {
+    let Some(connection) = identity::connection_of(locator) else { return Ok(Kind::Files) };
+    match environment.identity(connection)?.scheme.as_str() {
+        "postgresql" => Ok(Kind::Postgres),
+        other => Err(unsupported(locator, other)),
+    }
+}
+
+fn unsupported(locator: &Locator, scheme: &str) -> Error {
+    let subject = identity::connection_of(locator).map_or_else(|| locator.to_string(), ToString::to_string);
+    Error::new(
+        Code::SpecNotYet,
+        subject,
+        format!("no connector for {scheme:?} as it is used here"),
+        "use a postgresql:// connection, or a file's URI",
+    )
 }

@@ -25,6 +25,12 @@ impl Error {
         Self { problem: Box::new(problem), source: None }
     }
 
+    /// Makes a failure of a problem that is known already.
+    #[must_use]
+    pub fn from_problem(problem: Problem) -> Self {
+        Self { problem: Box::new(problem), source: None }
+    }
+
     /// Adds the failure that caused this one.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Cause>) -> Self {

@@ -65,7 +65,9 @@ pub fn model_columns(schema: &Schema) -> Result<Vec<Column>, String> {
 /// Returns the column of an Arrow field, if the model knows its type.
 #[must_use]
 pub fn model_column(field: &Field) -> Option<Column> {
+    // An expression may have carried the metadata onto a field of another type: then it says nothing.
     let logical = field.metadata().get(LOGICAL_TYPE).and_then(|text| text.parse().ok());
+    let logical = logical.filter(|logical| arrow_type(logical) == *field.data_type());
     let data_type = match logical {
         Some(logical) => logical,
         None => model_type(field.data_type())?,

@@ -6,12 +6,18 @@
 //!
 //! Deliberately absent: anything that needs a profile, a connection or SQL planning. Those are facts, found later.
 
+mod de;
 pub mod diagnostic;
 pub mod document;
 mod normalize;
 mod parse;
+mod report;
 mod secrets;
 mod structure;
+#[cfg(test)]
+mod tests;
+mod texts;
+mod tree;
 
 use std::collections::BTreeMap;
 

@@ -9,18 +9,28 @@ use serde::{Deserialize, Serialize};
 
 /// A number of bytes, written like `512MiB`, `2GB` or `1048576`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Written", into = "String")]
 pub struct ByteSize(pub u64);
 
 /// A span of time in whole milliseconds, written like `250ms`, `30s`, `30m`, `12h`, `1d` or `2w`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Written", into = "String")]
 pub struct Span(pub u64);
 
-/// A share between 0 and 1 in parts per million, written like `1%`, `0.25%` or `0.01`.
+/// A share between 0 and 1 in parts per million, written like `1%`, `0.25%` or `0.01`; a bare `1` could mean either
+/// 1% or all, and is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Written", into = "String")]
 pub struct Ratio(pub u32);
+
+/// A quantity as it stands in a file: YAML and JSON read `0.01` and `1048576` as numbers.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Text(String),
+    Whole(u64),
+    Fraction(f64),
+}
 
 /// Says that a text is not a quantity of the wanted kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -115,6 +125,7 @@ impl FromStr for Ratio {
         let invalid = || InvalidQuantity { text: text.into(), wanted: "a share such as 1% or 0.01" };
         let (digits, scale) = match text.strip_suffix('%') {
             Some(percent) => (percent, MILLIONTHS / 100),
+            None if text == "1" => return Err(invalid()),
             None => (text, MILLIONTHS),
         };
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
@@ -153,18 +164,22 @@ fn split_unit(text: &str) -> (&str, &str) {
 }
 
 fn write_in_units(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
-    let exact = units.iter().find(|(_, factor)| value >= *factor && value % factor == 0);
+    let exact = units.iter().find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor));
     let (unit, factor) = exact.or(units.last()).copied().unwrap_or(("", 1));
     write!(f, "{}{unit}", value / factor)
 }
 
 macro_rules! text_quantity {
-    ($type:ident, $pattern:literal, $example:literal) => {
-        impl TryFrom<String> for $type {
+    ($type:ident, $schema:tt) => {
+        impl TryFrom<Written> for $type {
             type Error = InvalidQuantity;
 
-            fn try_from(text: String) -> Result<Self, InvalidQuantity> {
-                text.parse()
+            fn try_from(written: Written) -> Result<Self, InvalidQuantity> {
+                match written {
+                    Written::Text(text) => text.parse(),
+                    Written::Whole(number) => number.to_string().parse(),
+                    Written::Fraction(number) => number.to_string().parse(),
+                }
             }
         }
 
@@ -180,15 +195,30 @@ macro_rules! text_quantity {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "pattern": $pattern, "examples": [$example] })
+                schemars::json_schema!($schema)
             }
         }
     };
 }
 
-text_quantity!(ByteSize, "^[0-9]{1,18} ?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)?$", "512MiB");
-text_quantity!(Span, "^[0-9]{1,12} ?(ms|s|m|h|d|w)$", "30m");
-text_quantity!(Ratio, "^[0-9]{1,3}(\\.[0-9]{1,4})?%?$", "1%");
+text_quantity!(ByteSize, {
+    "type": ["string", "integer"],
+    "pattern": "^[0-9]{1,18} ?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)?$",
+    "minimum": 0,
+    "examples": ["512MiB"],
+});
+text_quantity!(Span, {
+    "type": "string",
+    "pattern": "^[0-9]{1,12} ?(ms|s|m|h|d|w)$",
+    "examples": ["30m"],
+});
+text_quantity!(Ratio, {
+    "type": ["string", "number"],
+    "pattern": "^[0-9]{1,3}(\\.[0-9]{1,4})?%?$",
+    "minimum": 0,
+    "exclusiveMaximum": 1,
+    "examples": ["1%"],
+});
 
 #[cfg(test)]
 mod tests {
@@ -217,8 +247,21 @@ mod tests {
         check::<Ratio>("1%", Some("1%"));
         check::<Ratio>("0.25%", Some("0.25%"));
         check::<Ratio>("0.5", Some("50%"));
+        check::<Ratio>("1", None);
+        check::<Ratio>("1.0", Some("100%"));
         check::<Ratio>("101%", None);
         check::<Ratio>("-1%", None);
+    }
+
+    #[test]
+    fn quantities_read_back_as_text_or_number() {
+        let read = |json: &str| serde_json::from_str::<Ratio>(json).ok().map(|ratio| ratio.to_string());
+        assert_eq!(read("\"1%\"").as_deref(), Some("1%"));
+        assert_eq!(read("0.01").as_deref(), Some("1%"));
+        assert_eq!(read("0").as_deref(), Some("0%"));
+        assert_eq!(read("1"), None);
+        assert_eq!(serde_json::from_str::<ByteSize>("1048576").ok(), Some(ByteSize(1 << 20)));
+        assert!(serde_json::from_str::<Span>("30").is_err());
     }
 
     #[test]

@@ -40,11 +40,12 @@ pub struct Document {
     pub tags: Vec<Tag>,
     /// Typed parameters; SQL uses them as `$name`.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = 100))]
     pub params: BTreeMap<Name, Param>,
     /// The single source, then named `source`.
     pub source: Option<Source>,
     /// The sources by name.
-    #[schemars(length(min = 1, max = 100))]
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 100))]
     pub sources: Option<IndexMap<Name, Source>>,
     /// SQL steps; each sees the sources and the other steps by name.
     #[serde(default)]
@@ -53,7 +54,7 @@ pub struct Document {
     /// The single sink, then named `sink`.
     pub sink: Option<Sink>,
     /// The sinks by name.
-    #[schemars(length(min = 1, max = 100))]
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 100))]
     pub sinks: Option<IndexMap<Name, Sink>>,
     /// Quality gates.
     #[serde(default)]
@@ -517,8 +518,8 @@ pub struct Retries {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Airflow {
-    /// The pool of every task.
-    #[schemars(length(min = 1, max = 256))]
+    /// The pool of every task; Airflow takes letters, digits, `_`, `.` and `-`.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9_.-]{1,250}$"))]
     pub pool: String,
     /// The priority of every task.
     #[schemars(range(min = -1_000_000, max = 1_000_000))]

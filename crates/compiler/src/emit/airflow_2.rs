@@ -1,0 +1,13 @@
+//! Airflow 2.11: everything comes from package `airflow` itself.
+
+use super::{Dialect, Import, python::Expr};
+
+pub(super) fn dialect() -> Dialect {
+    Dialect {
+        dag: Import { module: "airflow", name: "DAG" },
+        param: Import { module: "airflow.models.param", name: "Param" },
+        timetable: Import { module: "airflow.timetables.interval", name: "CronDataIntervalTimetable" },
+        // A switch; its factor is always 2.
+        retry_exponential_backoff: Expr::Bool(true),
+    }
+}

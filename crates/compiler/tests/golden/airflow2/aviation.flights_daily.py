@@ -1,0 +1,63 @@
+"""Compiled by Dagwright from plan f48f80b8bc4f; change the pipeline's spec and compile again, not this file."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from airflow import DAG
+from airflow.timetables.interval import CronDataIntervalTimetable
+from dagwright_airflow import DagwrightLoad, midnight
+
+PLAN = str(Path(__file__).with_name("aviation.flights_daily.f48f80b8bc4f.plan.json"))
+
+DOC = """\
+# aviation.flights\\_daily
+
+Flights with carrier names, cleaned.
+
+Plan `f48f80b8bc4fbfd2ba9a5ebed4e35eca57321ad63e47de600d3161daae92be96`, sealed for spec `5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c`.
+
+## Tasks
+
+- `load_sink`: reads `flights` from `ops_db:public.flights` and upserts into `sink` at `warehouse:public.flights`; at most 1h and 512MiB a try
+
+## Choices
+
+### Loading of `sink`: `staging_table`
+
+An upsert needs its rows in a table of the same database.
+
+Expected: 27,004 rows, 2.5 MiB, 180 ms of CPU, 1.2 s on the clock, 96.0 MiB of memory (80 % certain).
+
+- not `direct`: A COPY cannot upsert. Expected: 27,004 rows, 2.5 MiB, 180 ms of CPU, 1.2 s on the clock, 96.0 MiB of memory (80 % certain).
+
+## Expected and allowed
+
+- expected of a run: 27,004 rows, 2.5 MiB, 180 ms of CPU, 1.2 s on the clock, 96.0 MiB of memory (80 % certain)
+- deadline of a run: 90m
+- retries of a task: 5, the first after 90s
+- schema changes of sinks: new columns
+
+Negotiated and compiled by Dagwright.
+"""
+
+with DAG(
+    dag_id="aviation.flights_daily",
+    description="Flights with carrier names, cleaned.",
+    doc_md=DOC,
+    schedule=CronDataIntervalTimetable("0 3 * * *", timezone="Europe/Berlin"),
+    start_date=midnight("2025-01-01", "Europe/Berlin"),
+    catchup=True,
+    dagrun_timeout=timedelta(minutes=90),
+    max_active_runs=3,
+    tags=["aviation", "nightly", "dagwright"],
+    default_args={
+        "owner": "data-platform",
+        "retries": 5,
+        "retry_delay": timedelta(seconds=90),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(hours=1),
+        "pool": "warehouse",
+        "priority_weight": -2,
+    },
+):
+    load_sink = DagwrightLoad(task_id="load_sink", plan=PLAN, execution_timeout=timedelta(hours=1))

@@ -1,0 +1,1 @@
+//! Reads and writes files, on local disks and in object stores.

@@ -1,0 +1,42 @@
+//! Every example of the project parses, and is valid by an independent validator of the JSON Schema.
+
+use std::{fs, path::Path};
+
+use super::{json, validator};
+use crate::spec::Spec;
+
+#[test]
+fn every_example_parses_and_is_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let validator = validator();
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).expect("the examples are there") {
+        let path = entry.expect("a readable entry").path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a readable example");
+        if let Err(diagnostics) = Spec::parse(&text) {
+            panic!("{}:\n{diagnostics}", path.display());
+        }
+        let faults: Vec<_> = validator.iter_errors(&json(&text)).map(|fault| fault.to_string()).collect();
+        assert_eq!(faults, Vec::<String>::new(), "{}", path.display());
+        count += 1;
+    }
+    assert!(count >= 4, "only {count} examples in {}", folder.display());
+}
+
+#[test]
+fn the_schema_is_closed_and_described() {
+    let schema = Spec::json_schema();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["title"], "Dagwright pipeline");
+    let definitions = schema["$defs"].as_object().expect("definitions");
+    for (name, definition) in definitions.iter().chain([(&"the document".to_owned(), &schema)]) {
+        let Some(properties) = definition["properties"].as_object() else { continue };
+        assert_eq!(definition["additionalProperties"], false, "{name} is open");
+        for (key, property) in properties {
+            assert!(property["description"].is_string(), "{name}.{key} has no description");
+        }
+    }
+}

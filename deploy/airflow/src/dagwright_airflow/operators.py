@@ -1,0 +1,176 @@
+"""Operators: one for each kind of task, all of which run `dagwright-task`.
+
+No field of theirs is a template. They are given the path of the plan file, and read from it what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dagwright_airflow import connections, plan, run, settings
+from dagwright_airflow.compat import AirflowException, AirflowFailException, BaseOperator
+from dagwright_airflow.process import TaskProcess, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dagwright_airflow.process import Result
+
+EXIT_DONE = 0
+EXIT_SOURCE_UNAVAILABLE = 11
+EXIT_SINK_UNAVAILABLE = 12
+EXIT_CANCELLED = 17
+
+# The codes by which `dagwright-task` says that trying again is no use.
+_EXITS_FINAL = {
+    10: "its task is not valid",
+    13: "a schema drifted from the sealed plan",
+    14: "a quality gate failed",
+    15: "it ran out of its memory budget",
+    16: "a permission is missing",
+    EXIT_CANCELLED: "it was cancelled",
+    18: "the data cannot be processed",
+    19: "a connection points elsewhere than the plan was sealed for",
+}
+
+
+class DagwrightOperator(BaseOperator):
+    """Runs the task of a sealed plan that has this operator's `task_id`.
+
+    :param plan: the path of the plan file.
+    :param partition: the partition of a mapped task.
+    """
+
+    template_fields: Sequence[str] = ()
+    ui_color = "#e3eef5"
+
+    # The kinds of work that this class runs.
+    kinds: ClassVar[frozenset[str]] = frozenset({"split", "move", "publish", "cleanup"})
+
+    def __init__(self, *, plan: str, partition: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plan = plan
+        self.partition = partition
+        self._process: TaskProcess | None = None
+
+    def execute(self, context: Mapping[str, Any]) -> Any:
+        """Run the task and return what it counted.
+
+        Raises:
+            AirflowFailException: it failed for good.
+            AirflowException: it failed, and may succeed when tried again.
+
+        """
+        command, task_run, env = self._prepare(context)
+        try:
+            self._process = TaskProcess(command, env, self.log)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise AirflowFailException(f"DW0705: {command} could not be started ({reason})") from error
+        result = self._process.follow(task_run)
+        return self.returned(self._outcome(result))
+
+    def on_kill(self) -> None:
+        """End the task: its lease first, then the process."""
+        if self._process is not None:
+            self._process.stop()
+
+    def returned(self, outcome: dict[str, Any]) -> Any:
+        """Return what goes to XCom."""
+        return outcome["counts"]
+
+    def _prepare(self, context: Mapping[str, Any]) -> tuple[str, str, dict[str, str]]:
+        """Return the command, the task run as JSON, and the environment."""
+        try:
+            sealed = plan.read(self.plan)
+            spec = sealed.task(self.task_id)
+        except plan.PlanError as error:
+            raise AirflowFailException(f"DW0120: {error}") from error
+        if spec["work"]["kind"] not in self.kinds:
+            raise AirflowFailException(
+                f"DW0120: {type(self).__name__} does not run work of kind {spec['work']['kind']!r}"
+            )
+        command = settings.command()
+        if command is None:
+            raise AirflowFailException(
+                f"DW0705: {settings.COMMAND} was not found; install it on this worker's PATH or set "
+                "DAGWRIGHT_TASK_COMMAND to its path"
+            )
+        try:
+            context_of_run = run.run_context(context, sealed, self.retries or 0, self.partition)
+        except run.RunError as error:
+            raise AirflowFailException(f"DW0120: {error}") from error
+        try:
+            env = connections.environment(spec["connections"])
+        except connections.ConnectionMissingError as error:
+            raise AirflowFailException(f"DW0601: {error}") from error
+        return command, plan.dumps({"task": spec, "run": context_of_run}), env
+
+    def _outcome(self, result: Result) -> dict[str, Any]:
+        """Return the outcome of a task that succeeded; raise what Airflow should do about any other."""
+        outcome, exit_code = result.outcome, result.exit_code
+        if exit_code == EXIT_DONE and outcome is not None and outcome.get("status") == "succeeded":
+            if outcome.get("repeated"):
+                self.log.info("done by an earlier try; its counts follow")
+            self.log.info("counts: %s", plan.dumps(outcome["counts"]))
+            return outcome
+        if result.stopped:
+            raise AirflowException(f"DW0605: stopped by Airflow (exit code {exit_code})")
+        problem = (outcome or {}).get("problem")
+        if exit_code in (EXIT_SOURCE_UNAVAILABLE, EXIT_SINK_UNAVAILABLE):
+            side = "source" if exit_code == EXIT_SOURCE_UNAVAILABLE else "sink"
+            raise AirflowException(describe(problem) if problem else f"a {side} is not available")
+        if exit_code in _EXITS_FINAL:
+            raise AirflowFailException(describe(problem) if problem else _EXITS_FINAL[exit_code])
+        # Killed by a signal, as by the system when memory runs out, or ended without a word.
+        raise AirflowException(f"DW0603: {settings.COMMAND} ended without an outcome (exit code {exit_code})")
+
+
+class DagwrightExtract(DagwrightOperator):
+    """Reads sources into the staging area."""
+
+    ui_color = "#dcefe1"
+    kinds = frozenset({"move"})
+
+
+class DagwrightTransform(DagwrightOperator):
+    """Computes steps."""
+
+    ui_color = "#f4ecd8"
+    kinds = frozenset({"move"})
+
+
+class DagwrightLoad(DagwrightOperator):
+    """Writes sinks; where nothing is staged, it reads and computes as well."""
+
+    ui_color = "#dde7f6"
+    kinds = frozenset({"move"})
+
+
+class DagwrightSplit(DagwrightOperator):
+    """Finds the partitions of a source; returns them, for tasks to be mapped over."""
+
+    ui_color = "#ece4f3"
+    kinds = frozenset({"split"})
+
+    def returned(self, outcome: dict[str, Any]) -> Any:
+        """Return the partitions."""
+        partitions = outcome.get("partitions") or []
+        if not partitions:
+            # Airflow would skip everything mapped over an empty list, and call the run a success.
+            raise AirflowFailException("DW0799: a split returned no partition")
+        return partitions
+
+
+class DagwrightPublish(DagwrightOperator):
+    """Makes what mapped tasks staged visible, in one instant."""
+
+    ui_color = "#dde7f6"
+    kinds = frozenset({"publish"})
+
+
+class DagwrightCleanup(DagwrightOperator):
+    """Removes what a run staged."""
+
+    ui_color = "#eeeeee"
+    kinds = frozenset({"cleanup"})

@@ -1,0 +1,76 @@
+"""The run a task belongs to, as `dagwright-task` is told it."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from dagwright_airflow import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dagwright_airflow.plan import Plan
+
+# Set by who triggers a run for a request: the request's effects are then its own, whatever DAG run carries them.
+REQUEST_ID_KEY = "dagwright_request_id"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
+
+
+class RunError(Exception):
+    """A DAG run that cannot be carried out as it was triggered."""
+
+
+def run_context(
+    context: Mapping[str, Any], plan: Plan, retries: int, partition: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the run context of the task instance that Airflow's `context` describes."""
+    dag_run, task_instance = context["dag_run"], context["ti"]
+    params = context["params"]
+    return {
+        "effect": _effect(dag_run),
+        "generation": generation(task_instance.max_tries, retries),
+        "plan_hash": plan.hash,
+        "attempt": task_instance.try_number,
+        "base": settings.base(),
+        "staging": settings.staging(),
+        "quarantine": settings.quarantine(),
+        "interval": _interval(context),
+        # A run's conf may bring further ones, which the plan knows nothing of.
+        "params": {name: params[name] for name in plan.body["params"] if name in params},
+        "partition": partition,
+        "backfill": getattr(dag_run.run_type, "value", dag_run.run_type) == "backfill",
+    }
+
+
+def generation(max_tries: int, retries: int) -> int:
+    """Return 0, or a number that grows whenever the task instance is cleared.
+
+    Airflow lets an instance have `retries` tries beyond its first, and on clearing it as many beyond those it had:
+    `max_tries` then becomes the tries so far plus `retries`, in 2.11 and 3.x alike. Plain retries leave it alone.
+    """
+    return max(0, max_tries - retries)
+
+
+def _effect(dag_run: Any) -> str:
+    request_id = (dag_run.conf or {}).get(REQUEST_ID_KEY)
+    if request_id is None:
+        return f"{dag_run.dag_id}/{dag_run.run_id}"
+    if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
+        raise RunError(f"{REQUEST_ID_KEY} in the run's conf is not a request id")
+    return request_id
+
+
+def _interval(context: Mapping[str, Any]) -> dict[str, str] | None:
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    # A run of a DAG without schedule has an empty interval in 2.11, or none in 3.x: no interval in both.
+    if start is None or end is None or start == end:
+        return None
+    return {"start": _rfc3339(start), "end": _rfc3339(end)}
+
+
+def _rfc3339(instant: datetime) -> str:
+    utc = datetime.fromtimestamp(instant.timestamp(), timezone.utc)
+    return utc.isoformat().replace("+00:00", "Z")
