@@ -7,6 +7,7 @@
 
 use std::sync::OnceLock;
 
+use regex_lite::Regex;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
@@ -225,6 +226,14 @@ impl Checker<'_> {
     fn text(&mut self, schema: &Schema, text: &str, site: &Site<'_>) -> bool {
         let length = text.chars().count();
         let (low, high) = bounds(schema, "minLength", "maxLength");
+        let keyword = |key| schema.get(key).and_then(Value::as_str);
+        if let Some(pattern) =
+            keyword("pattern").filter(|pattern| !Regex::new(pattern).is_ok_and(|it| it.is_match(text)))
+        {
+            let message = format!("{} does not match {pattern}", quoted(text));
+            self.report.push(Code::SpecWrongType, site, message, keyword("description").unwrap_or_default());
+            return false;
+        }
         let message = match (low, high) {
             (1, 1) if length != 1 => format!("{} is not one character", quoted(text)),
             (low, _) if length < low => "it is empty".into(),

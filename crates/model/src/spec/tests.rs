@@ -4,6 +4,7 @@ mod diagnostics;
 mod examples;
 mod normal_form;
 mod properties;
+mod reference;
 
 use super::{de::from_node, report::Report, tree};
 

@@ -61,6 +61,7 @@ fn structure() {
     );
     after_base("retries: { max: 101, backof: 1s }\n", &[("DW0102", "retries.backof", 5), ("DW0103", "retries.max", 5)]);
     after_base("airflow: { max_active_runs: 0 }\n", &[("DW0103", "airflow.max_active_runs", 5)]);
+    after_base("airflow: { pool: \"{{ 1 }}\" }\n", &[("DW0103", "airflow.pool", 5)]);
     after_base("policy: { lossy_cast: null }\n", &[("DW0103", "policy.lossy_cast", 5)]);
     after_base("policy: { schema_change: breaking }\n", &[("DW0103", "policy.schema_change", 5)]);
     check(

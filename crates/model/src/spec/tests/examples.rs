@@ -40,3 +40,25 @@ fn the_schema_is_closed_and_described() {
         }
     }
 }
+
+/// The structural check reads patterns with `regex-lite`, which knows less than other engines.
+#[test]
+fn every_pattern_is_one() {
+    fn patterns(schema: &serde_json::Value, found: &mut Vec<String>) {
+        match schema {
+            serde_json::Value::Object(map) => {
+                found.extend(map.get("pattern").and_then(|pattern| pattern.as_str()).map(String::from));
+                found.extend(map.get("patternProperties").and_then(|map| map.as_object()?.keys().next().cloned()));
+                map.values().for_each(|inner| patterns(inner, found));
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|inner| patterns(inner, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    patterns(&Spec::json_schema(), &mut found);
+    assert!(found.len() > 4);
+    for pattern in found {
+        assert!(regex_lite::Regex::new(&pattern).is_ok(), "{pattern}");
+    }
+}
