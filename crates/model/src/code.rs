@@ -89,6 +89,7 @@ codes! {
     // 02xx: negotiation
     Deadlocked = 201, BadSpec, "the agents could not agree";
     NegotiationExpired = 202, BadSpec, "a bound of the negotiation was reached";
+    AgentLost = 203, DataError, "an agent was lost while it negotiated";
     // 03xx: sources
     SourceMissing = 301, SourceUnavailable, "a source is missing";
     SourceUnreachable = 302, SourceUnavailable, "a source could not be reached";

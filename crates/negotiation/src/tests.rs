@@ -1,0 +1,177 @@
+//! Whole conversations over small cases.
+
+use dagwright_model::{
+    facts::{Count, KeyCheck, ProbeRequest},
+    id::RequestId,
+    message::{Bounds, ConflictKind, Fact, Question, Role},
+    plan::Plan,
+    schema::DataType,
+    spec::{FileFormat, Locator, LossyCast, SchemaChange, Spec},
+    task::{Input, SchemaEdit, Work, WriteStrategy},
+    units::{ByteSize, Span},
+};
+
+use crate::{
+    explain::explain,
+    replay::{Conversation, converse, replay},
+    rules::fixture::Fixture,
+    session::Ending,
+};
+
+/// Holds the negotiation of a fixture, and checks that its transcript replays (N6).
+fn negotiate(fixture: &Fixture) -> (Spec, Conversation) {
+    let spec = fixture.spec.clone();
+    let observe = |question: &Question| match question {
+        Question::Probe(ProbeRequest::Source { name, .. }) => Fact::Source(fixture.facts.sources[name].clone()),
+        Question::Probe(ProbeRequest::Sink { name, .. }) => Fact::Sink(fixture.facts.sinks[name].clone()),
+        Question::Type(_) => Fact::Typing(fixture.facts.typing.clone()),
+    };
+    let found = converse(RequestId("r".into()), spec.clone(), observe);
+    let again = replay(spec.clone(), Bounds::default(), &found.transcript).expect("the same messages");
+    match &found.ending {
+        Ending::Sealed(plan) => assert_eq!(again.map(|plan| plan.hash()), Some(plan.hash())),
+        _ => assert_eq!(again, None),
+    }
+    (spec, found)
+}
+
+#[track_caller]
+fn sealed(fixture: &Fixture) -> (Plan, Conversation) {
+    let (_, found) = negotiate(fixture);
+    match &found.ending {
+        Ending::Sealed(plan) => ((**plan).clone(), found),
+        other => panic!("no plan: {other:#?}"),
+    }
+}
+
+#[track_caller]
+fn deadlocked(fixture: &Fixture, wanted: &[(ConflictKind, Role)]) {
+    let (_, found) = negotiate(fixture);
+    let Ending::Deadlocked(conflicts) = found.ending else { panic!("no deadlock: {:#?}", found.ending) };
+    assert_eq!(conflicts.iter().map(|c| (c.kind, c.owner)).collect::<Vec<_>>(), wanted, "{conflicts:#?}");
+    assert!(conflicts.iter().all(|conflict| !conflict.remedies.is_empty()), "each says what to change");
+}
+
+#[track_caller]
+fn ids(plan: &Plan) -> Vec<&str> {
+    plan.tasks.iter().map(|task| task.spec.id.0.as_str()).collect()
+}
+
+#[test]
+fn a_small_case_is_one_fused_task() {
+    let (plan, found) = sealed(&Fixture::files(1));
+    assert_eq!(ids(&plan), ["load_warehouse"]);
+    let Work::Move(work) = &plan.tasks[0].spec.work else { panic!("a move") };
+    let Some(Input::Source(read)) = work.inputs.values().next() else { panic!("a source") };
+    assert!(!read.partitioned && read.text.is_some());
+    assert_eq!(plan.connections.len(), 1);
+    let kinds: Vec<_> = found.transcript.0.iter().map(|envelope| envelope.body.kind()).collect();
+    assert_eq!(kinds[..6], ["observe", "observe", "observed", "observed", "observe", "observed"]);
+    assert_eq!(kinds[6..12], ["call_for_proposals"; 3].into_iter().chain(["proposals"; 3]).collect::<Vec<_>>()[..]);
+    assert_eq!(kinds.last(), Some(&"sealed"));
+}
+
+#[test]
+fn a_deadline_makes_parts_of_many_files() {
+    let mut fixture = Fixture::files(64);
+    fixture.profile_mut().bytes.value = 40 << 30;
+    fixture.profile_mut().rows.value = 400_000_000;
+    let identity = fixture.profile_mut().identity.clone();
+    fixture.inspection_mut().identity = identity;
+    fixture.sink_mut().locator = Locator::Uri("out/".into());
+    fixture.sink_mut().format = Some(FileFormat::Parquet);
+    fixture.spec.goals.deadline = Some(Span(300_000));
+    let (plan, _) = sealed(&fixture);
+    assert_eq!(ids(&plan), ["split_items", "load_warehouse", "publish_warehouse", "cleanup"]);
+    assert_eq!(plan.tasks[1].mapped_over.as_ref(), Some(&plan.tasks[0].spec.id));
+    let Work::Publish(publish) = &plan.tasks[2].spec.work else { panic!("a publish") };
+    assert_eq!(publish.sink.strategy, WriteStrategy::PartitionStaging);
+    assert!(plan.tasks[3].teardown);
+    let transform = &plan.choices[0];
+    assert!(transform.rejected.iter().any(|r| r.why.contains("the deadline is 5m")), "{transform:#?}");
+}
+
+#[test]
+fn many_sinks_of_a_dear_source_are_staged() {
+    let mut fixture = Fixture::table();
+    fixture.profile_mut().bytes.value = 8 << 30;
+    fixture.profile_mut().splits.clear();
+    for sink in ["b", "c", "d", "e", "f"] {
+        fixture.second_sink(sink);
+    }
+    let (plan, _) = sealed(&fixture);
+    assert_eq!(ids(&plan)[..2], ["extract_items", "load_warehouse"]);
+    assert_eq!(ids(&plan).last(), Some(&"cleanup"));
+    let mut stepped = fixture;
+    stepped.step("summed", &["id", "amount"], false);
+    let (plan, _) = sealed(&stepped);
+    assert_eq!(ids(&plan)[..3], ["extract_items", "transform", "load_warehouse"]);
+}
+
+#[test]
+fn a_misfit_is_countered_by_the_policy() {
+    let mut fixture = Fixture::table();
+    fixture.existing_sink(&["id", "seen_at", "amount", "label"]);
+    fixture.sink_mut().meta_columns = false;
+    fixture.column_mut("label").misfits.insert("float64".into(), 31);
+    fixture.sink_column_mut("label").column.data_type = DataType::Decimal { precision: 10, scale: 2 };
+    deadlocked(&fixture, &[(ConflictKind::Type, Role::Loading)]);
+
+    fixture.spec.policy.lossy_cast = LossyCast::Quarantine;
+    let (plan, found) = sealed(&fixture);
+    assert_eq!(plan.choices[2].chosen, "loading/warehouse/direct_lossy");
+    let told = explain(Some(&plan), &found.transcript);
+    assert_eq!(told.rounds.len(), 1);
+    assert_eq!(told.rounds[0].refusals, [Role::Extraction, Role::Transformation]);
+    assert!(told.rounds[0].conflicts[0].message.starts_with("column label: source string, 3.1 % not numeric"));
+
+    // Keeping every value comes before any cost.
+    fixture.spec.policy.schema_change = SchemaChange::Widening;
+    let (plan, _) = sealed(&fixture);
+    assert_eq!(plan.choices[2].chosen, "loading/warehouse/direct_changed");
+    assert_eq!(plan.schema_change, SchemaChange::Widening);
+    assert_eq!(plan.choices[2].rejected[1].why, "it would give up values that the chosen way keeps");
+}
+
+#[test]
+fn a_repeating_key_is_the_requests_to_resolve() {
+    let mut fixture = Fixture::table();
+    fixture.upsert(&["id"]);
+    let duplicates = Count { value: 3, exact: true };
+    fixture.profile_mut().key_checks = vec![KeyCheck { columns: vec!["id".into()], duplicates, nulls: 0 }];
+    deadlocked(&fixture, &[(ConflictKind::Key, Role::Loading)]);
+    fixture.dedupe("seen_at");
+    let (plan, _) = sealed(&fixture);
+    let Work::Move(work) = &plan.tasks[0].spec.work else { panic!("a move") };
+    let dagwright_model::task::Output::Sink(write) = &work.outputs[0] else { panic!("a sink") };
+    assert_eq!((write.strategy, write.dedupe.len()), (WriteStrategy::StagingTable, 1));
+    assert_eq!(write.changes, [SchemaEdit::CreateTable]);
+}
+
+#[test]
+fn hard_goals_nobody_can_meet() {
+    let mut fixture = Fixture::table();
+    fixture.spec.goals.deadline = Some(Span(10));
+    fixture.incremental("amount", None);
+    fixture.column_mut("amount").nulls = 5;
+    deadlocked(&fixture, &[(ConflictKind::Cursor, Role::Extraction), (ConflictKind::Deadline, Role::Transformation)]);
+    let mut fixture = Fixture::table();
+    fixture.spec.goals.memory_max = ByteSize(1 << 20);
+    deadlocked(&fixture, &[(ConflictKind::Memory, Role::Transformation)]);
+}
+
+#[test]
+fn a_missing_privilege_is_named() {
+    let mut fixture = Fixture::table();
+    fixture.inspection_mut().privileges.create = false;
+    deadlocked(&fixture, &[(ConflictKind::Privilege, Role::Loading)]);
+}
+
+#[test]
+fn a_missing_source_fails_before_any_offer() {
+    let mut fixture = Fixture::files(1);
+    fixture.profile_mut().exists = false;
+    let (_, found) = negotiate(&fixture);
+    let Ending::Failed(problems) = found.ending else { panic!("{:#?}", found.ending) };
+    assert_eq!(problems[0].code, dagwright_model::code::Code::SourceMissing);
+}
