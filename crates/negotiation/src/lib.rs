@@ -26,4 +26,6 @@ pub mod search;
 pub mod session;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

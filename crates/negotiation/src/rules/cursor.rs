@@ -38,10 +38,13 @@ pub fn objections(case: Case<'_>, source: &Name) -> Vec<Conflict> {
     let alternative = best(&profile.watermarks, cursor);
     let use_other = |conflict: &mut Conflict| {
         if let Some(other) = alternative {
-            conflict.remedies.push(remedy(
-                format!("{path}.cursor"),
-                format!("use {}, which has no NULL{}", other.column, if other.indexed { " and an index" } else { "" }),
-            ));
+            let how = match (other.indexed, other.regressions) {
+                (_, 1..) => ", with a lag for rows that come late",
+                (true, 0) => " and an index",
+                (false, 0) => "",
+            };
+            let change = format!("use {}, which has no NULL{how}", other.column);
+            conflict.remedies.push(remedy(format!("{path}.cursor"), change));
         }
     };
     let Some(seen) = profile.columns.iter().find(|seen| seen.column.name == *cursor) else {

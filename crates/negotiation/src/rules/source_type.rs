@@ -86,7 +86,7 @@ mod tests {
         check(Reject, "999", None, &[], 0);
         check(Reject, "1301", None, &["column amount: declared decimal(3,0), some values out of its range"], 0);
         check(Quarantine, "1301", None, &["column amount: declared decimal(3,0), some values out of its range"], 1);
-        check(Reject, "999", Some(2), &["column amount: declared decimal(3,0), 0.2 % not numeric"], 0);
-        check(Quarantine, "999", Some(2), &["column amount: declared decimal(3,0), 0.2 % not numeric"], 1);
+        check(Reject, "999", Some(2), &["column amount: declared decimal(3,0), 0.2 % do not fit"], 0);
+        check(Quarantine, "999", Some(2), &["column amount: declared decimal(3,0), 0.2 % do not fit"], 1);
     }
 }

@@ -48,7 +48,10 @@ pub fn misfits(seen: &ColumnProfile, source: &SourceProfile, to: &DataType) -> O
         return None;
     }
     if let Some(count) = seen.misfits.get(&to.to_string()) {
-        return (*count > 0).then(|| format!("{} not {}", percent(*count, values), kind(to)));
+        // A number may be one and still have too many digits; only text tells the two apart.
+        let is_text = matches!(seen.column.data_type, DataType::String { .. });
+        let how = if is_text { format!("not {}", kind(to)) } else { "do not fit".into() };
+        return (*count > 0).then(|| format!("{} {how}", percent(*count, values)));
     }
     if matches!(seen.column.data_type, DataType::String { .. }) && !matches!(to, DataType::String { .. }) {
         let same_kind = |(name, count): (&String, &u64)| {
