@@ -19,6 +19,7 @@ use crate::{
 /// What `dagwright-task probe` is asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "built once per process; a box would only stand in the way")]
 pub enum ProbeRequest {
     /// Profile a source.
     Source {

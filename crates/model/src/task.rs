@@ -108,6 +108,7 @@ pub struct Move {
 /// A relation that a move reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "built once per process; a box would only stand in the way")]
 pub enum Input {
     /// From the source itself.
     Source(SourceRead),
@@ -175,6 +176,7 @@ pub struct SinkRef {
 /// A relation that a move writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "built once per process; a box would only stand in the way")]
 pub enum Output {
     /// To the staging area, as Parquet, for later tasks.
     Staged {
