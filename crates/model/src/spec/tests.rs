@@ -6,6 +6,8 @@ mod normal_form;
 mod properties;
 mod reference;
 
+use std::sync::OnceLock;
+
 use super::{de::from_node, report::Report, tree};
 
 /// Reads YAML as JSON.
@@ -17,6 +19,7 @@ fn json(text: &str) -> serde_json::Value {
 }
 
 /// Returns an independent validator of the spec's JSON Schema.
-fn validator() -> jsonschema::Validator {
-    jsonschema::draft202012::new(&super::Spec::json_schema()).expect("the schema is valid")
+fn validator() -> &'static jsonschema::Validator {
+    static VALIDATOR: OnceLock<jsonschema::Validator> = OnceLock::new();
+    VALIDATOR.get_or_init(|| jsonschema::draft202012::new(&super::Spec::json_schema()).expect("the schema is valid"))
 }
