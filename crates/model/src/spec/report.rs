@@ -7,12 +7,15 @@ use std::borrow::Cow;
 use super::{
     diagnostic::Diagnostic,
     secrets,
-    tree::{Kind, Node},
+    tree::{Entry, Kind, Node},
 };
 use crate::code::Code;
 
 /// The most diagnostics returned for one spec; more help nobody.
 const DIAGNOSTICS_MAX: usize = 200;
+
+/// How many are looked for before that; of these the first by line are returned.
+const FOUND_MAX: usize = 1000;
 
 /// The most characters of a spec's text that a message repeats.
 const QUOTE_LENGTH_MAX: usize = 60;
@@ -42,6 +45,9 @@ impl Report {
         message: impl Into<Cow<'static, str>>,
         hint: impl Into<String>,
     ) {
+        if self.is_full() {
+            return;
+        }
         self.found.push(Diagnostic {
             code,
             path: site.path.clone(),
@@ -49,6 +55,11 @@ impl Report {
             message: message.into().into_owned(),
             hint: hint.into(),
         });
+    }
+
+    /// Tells whether so much was found that looking further is a waste.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() >= FOUND_MAX
     }
 
     /// Tells whether nothing was found.
@@ -102,6 +113,11 @@ impl<'t> Site<'t> {
             path: joined(&self.path, key),
             line: entry.map(|entry| entry.line).or(self.line),
         }
+    }
+
+    /// The value of an entry of the map that stands here.
+    pub(super) fn entry(&self, entry: &'t Entry) -> Self {
+        Self { node: Some(&entry.node), path: joined(&self.path, &entry.key), line: Some(entry.line) }
     }
 
     /// An item of a list.

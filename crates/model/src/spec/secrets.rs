@@ -55,22 +55,26 @@ pub(super) fn in_text(text: &str) -> Option<&'static str> {
     if text.contains("-----BEGIN") && text.contains("PRIVATE KEY-----") {
         return Some("a private key");
     }
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        rest = &rest[at + 3..];
-        // Up to the next white space or quote: a password may hold `/`, `?` or `#` where nobody escaped it.
-        let word = rest.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '<' | '>')).next()?;
-        let user = word.rsplit_once('@').map(|(user, _)| user);
-        let password = user.and_then(|user| user.split_once(':')).map(|(_, password)| password);
-        // `https://host:8080/@scope/x` has a port and a path before the `@`, no password.
-        let port_and_path = |text: &str| {
-            text.split_once('/').is_some_and(|(port, _)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
-        };
-        if password.is_some_and(|password| !password.is_empty() && !port_and_path(password) && !word.starts_with('/')) {
+    // Each part is looked at once, however many there are.
+    for word in text.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '<' | '>')) {
+        let mut parts: Vec<_> = word.split('@').collect();
+        // What follows the last `@` is a host, not user information.
+        parts.pop();
+        let user_of = |part: &'_ str| part.rsplit_once("://").map(|(_, user)| user.to_owned());
+        if parts.into_iter().filter_map(user_of).any(|user| has_password(&user)) {
             return Some("a password in a URL");
         }
     }
     None
+}
+
+/// Tells whether what stands between `://` and `@` is a user and a password, which may hold `/` where nobody escaped it.
+fn has_password(user: &str) -> bool {
+    let Some((name, password)) = user.split_once(':') else { return false };
+    // `https://host:8080/@scope/x` has a port and a path there, `file:///me:you@home` only a path.
+    let port = password.split_once('/').map(|(port, _)| port);
+    let is_port = port.is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
+    !password.is_empty() && !name.contains('/') && !is_port
 }
 
 /// Finds a credential in a text literal of SQL: as in free text, or `password=…` of a connection string.
@@ -100,6 +104,7 @@ mod tests {
             "postgresql://me:hunter2@db/x",
             "postgresql://me:hun/ter2@db/x",
             "postgresql://:hunter2@db/x",
+            "postgresql://me:hunter2@db/x?from=https://a@b",
             "https://token@example.org/x.csv",
             "https://b.s3.amazonaws.com/k?X-Amz-Algorithm=A&X-Amz-Signature=0f",
             "az://c/x.csv?sv=2020&sig=abc%3D",
@@ -111,6 +116,7 @@ mod tests {
         for uri in [
             "data/flights-*.csv",
             "s3://bucket/a@b.csv",
+            "s3://bucket/a:b@c.csv",
             "https://example.org:8080/@scope/x.csv?page=1",
             "https://example.org/x.csv?token=",
             "file:///data/me:you@home.csv",

@@ -57,6 +57,9 @@ struct Checker<'r> {
 impl Checker<'_> {
     /// Checks a value and prunes what may be left out of it; false when it cannot stand.
     fn node(&mut self, schema: &'static Schema, node: &mut Node, site: &Site<'_>) -> bool {
+        if self.report.is_full() {
+            return false;
+        }
         if let Some(name) = schema.get("$ref").and_then(Value::as_str).and_then(|uri| uri.strip_prefix("#/$defs/")) {
             return match own_type(name) {
                 Some(own) => self.own_type(&own, node, site),
@@ -281,9 +284,15 @@ impl Checker<'_> {
             self.report.push(Code::SpecMissingKey, &site.key(key), message, about.unwrap_or_default());
             sound = false;
         }
+        // The site's map is the one that `entries` was copied from.
+        let Some(Node { kind: Kind::Map(originals), .. }) = site.node() else { return sound };
+        let mut originals = originals.iter();
         entries.retain_mut(|entry| {
-            let site = site.key(&entry.key);
+            let Some(site) = originals.next().map(|original| site.entry(original)) else { return true };
             let key = entry.key.as_str();
+            if self.report.is_full() {
+                return true;
+            }
             if let Some(schema) = properties.get(key).and_then(Value::as_object) {
                 let kept = self.node(schema, &mut entry.node, &site);
                 sound &= kept || !(required.contains(&key) || is_root && DEFINING.contains(&key));

@@ -16,7 +16,7 @@ pub(super) fn check(root: &Node, report: &mut Report) {
     node(root, "", &Site::root(Some(root)), report);
 }
 
-fn node(node_: &Node, key: &str, site: &Site<'_>, report: &mut Report) {
+fn node<'t>(node_: &'t Node, key: &str, site: &Site<'t>, report: &mut Report) {
     match &node_.kind {
         Kind::Text(text) => self::text(text, key, site, report),
         Kind::List(items) => {
@@ -26,7 +26,7 @@ fn node(node_: &Node, key: &str, site: &Site<'_>, report: &mut Report) {
         }
         Kind::Map(entries) => {
             for entry in entries {
-                let site = site.key(&entry.key);
+                let site = site.entry(entry);
                 if has_control(&entry.key) {
                     let message = format!("the key {} holds a control character", quoted(&entry.key));
                     report.push(Code::SpecBadName, &site, message, "remove it");

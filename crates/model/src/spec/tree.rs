@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: what the keys mean ([`super::structure`], [`super::normalize`]).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
@@ -143,6 +143,8 @@ struct Builder<'r> {
 struct Open {
     node: Node,
     key: Option<(String, u32)>,
+    /// The keys so far, and their lines.
+    keys: BTreeMap<String, u32>,
 }
 
 impl Builder<'_> {
@@ -200,7 +202,7 @@ impl Builder<'_> {
             let hint = "a key is one word; in texts, put quotes around `{` and `[`";
             return Err(self.fail(Code::SpecUnreadable, node.line, "a map or list stands where a key must", hint));
         }
-        self.open.push(Open { node, key: None });
+        self.open.push(Open { node, key: None, keys: BTreeMap::new() });
         Ok(())
     }
 
@@ -236,10 +238,11 @@ impl Builder<'_> {
             Kind::List(items) => items.push(node),
             Kind::Map(entries) => {
                 let Some((key, line)) = open.key.take() else { return Ok(()) };
-                if let Some(first) = entries.iter().find(|entry| entry.key == key) {
-                    let message = format!("the key {} stands here again; first in line {}", quoted(&key), first.line);
+                if let Some(first) = open.keys.get(&key) {
+                    let message = format!("the key {} stands here again; first in line {first}", quoted(&key));
                     self.report.push(Code::SpecConflict, &Site::line(line), message, "keep one of them");
                 } else {
+                    open.keys.insert(key.clone(), line);
                     entries.push(Entry { key, line, node });
                 }
             }

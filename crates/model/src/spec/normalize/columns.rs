@@ -21,10 +21,11 @@ pub(super) fn check(columns: &[String], site: &Site<'_>, report: &mut Report) {
     if columns.len() > COLUMNS_MAX {
         let message = format!("{} columns; at most {COLUMNS_MAX} are allowed", columns.len());
         report.push(Code::SpecWrongType, site, message, "");
+        return;
     }
     let mut seen = BTreeSet::new();
     for (index, column) in columns.iter().enumerate() {
-        name(column, &site.index(index), report);
+        name(column, || site.index(index), report);
         if !seen.insert(column) {
             let message = format!("the column {} stands here twice", quoted(column));
             report.push(Code::SpecConflict, &site.index(index), message, "remove one");
@@ -33,9 +34,9 @@ pub(super) fn check(columns: &[String], site: &Site<'_>, report: &mut Report) {
 }
 
 /// Checks that a column name is one.
-pub(super) fn name(column: &str, site: &Site<'_>, report: &mut Report) {
+pub(super) fn name<'t>(column: &str, site: impl FnOnce() -> Site<'t>, report: &mut Report) {
     if column.trim().is_empty() {
-        report.push(Code::SpecBadName, site, "a column without a name", "write the column's name");
+        report.push(Code::SpecBadName, &site(), "a column without a name", "write the column's name");
     }
 }
 
@@ -54,7 +55,7 @@ pub(super) fn order(terms: &[String], site: &Site<'_>, report: &mut Report) -> V
         let column = column.trim_end();
         let quoted_inside = column.strip_prefix('"').and_then(|column| column.strip_suffix('"'));
         let column = quoted_inside.map_or_else(|| column.to_owned(), |column| column.replace("\"\"", "\""));
-        name(&column, &site.index(index), report);
+        name(&column, || site.index(index), report);
         if order.iter().any(|earlier| earlier.column == column) {
             let message = format!("the column {} stands here twice", quoted(&column));
             report.push(Code::SpecConflict, &site.index(index), message, "remove one");

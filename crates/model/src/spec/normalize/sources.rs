@@ -149,14 +149,14 @@ fn columns(
     report: &mut Report,
 ) -> BTreeMap<String, ColumnSpec> {
     for (name, column) in &columns {
-        let site = site.key(name);
-        columns::name(name, &site, report);
+        // Sites are looked up only for faults: a map may have very many columns.
+        columns::name(name, || site.key(name), report);
         let textual = column.data_type.as_ref().is_none_or(|data_type| matches!(data_type, DataType::String { .. }));
         if matches!(column.mask, Some(Mask::Hmac | Mask::Redact)) && !textual {
             let message = "this mask makes text, and the column has another type";
             report.push(
                 Code::SpecConflict,
-                &site.key("mask"),
+                &site.key(name).key("mask"),
                 message,
                 "declare it as string, or use the mask \"null\"",
             );
@@ -177,7 +177,7 @@ fn incremental(
     report: &mut Report,
 ) -> Incremental {
     let cursor = site.key("cursor");
-    columns::name(&given.cursor, &cursor, report);
+    columns::name(&given.cursor, || cursor.clone(), report);
     let declared = columns.get(&given.cursor);
     if declared.is_some_and(|column| column.mask.is_some() || column.classification.is_some()) {
         let message = "the cursor is a classified or masked column";

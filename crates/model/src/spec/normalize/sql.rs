@@ -89,7 +89,7 @@ struct Level {
 
 fn relations(tokens: &[Token]) -> Vec<String> {
     let own = common_tables(tokens);
-    let mut found: Vec<String> = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     let mut levels = vec![Level::default()];
     for (index, token) in tokens.iter().enumerate() {
         let before = |back: usize| index.checked_sub(back).map(|at| &tokens[at]);
@@ -114,7 +114,7 @@ fn relations(tokens: &[Token]) -> Vec<String> {
             Token::Word(name) | Token::Quoted(name) if level.expects => {
                 level.expects = false;
                 let part = matches!(tokens.get(index + 1), Some(Token::Sign('.' | '(')));
-                if !part && !own.contains(name) && !found.contains(name) {
+                if !part && !own.contains(name) && seen.insert(name.clone()) {
                     found.push(name.clone());
                 }
             }

@@ -59,6 +59,7 @@ pub(super) fn connect(
         for relation in &seen.relations {
             match known.iter().find(|known| known.as_str() == relation) {
                 Some(name) => drop(inputs.insert(name.clone())),
+                None if report.is_full() => {}
                 None => {
                     let message = format!("the SQL reads {}, which is neither a source nor a step", quoted(relation));
                     let hint = did_you_mean(relation, known.iter().map(Name::as_str));

@@ -118,3 +118,53 @@ proptest! {
         prop_assert!(structural.is_none() || !faults.is_empty(), "refused alone: {structural:?}");
     }
 }
+
+/// Texts of the largest size that once made, or could make, the work grow with its square. They must come to an end
+/// before the test runner's patience does; what they cost is printed, not judged.
+#[test]
+fn large_hostile_texts_come_to_an_end() {
+    let head = "version: 1\npipeline: p\nsink: { connection: db, table: t, mode: append }\n";
+    let lines = |line: fn(usize) -> String| (0..90_000).map(line).collect::<String>();
+    let mut texts = vec![
+        ("keys", lines(|i| format!("k{i}: 1\n"))),
+        ("same keys", lines(|_| "key: 1\n".into())),
+        (
+            "columns",
+            format!(
+                "{head}source:\n  uri: x\n  columns:\n{}",
+                lines(|i| format!("    '{i}': {{}}\n"))
+                    .get(..900_000)
+                    .unwrap_or_default()
+                    .rsplit_once('\n')
+                    .unwrap_or_default()
+                    .0
+            ),
+        ),
+        ("urls", format!("{head}description: '{}'", "://".repeat(300_000))),
+        ("users", format!("{head}description: '{}'", "a://b@".repeat(150_000))),
+        (
+            "relations",
+            format!(
+                "{head}source: {{ uri: x }}\ntransform: [{{ name: a, sql: 'SELECT * FROM {}' }}]\n",
+                (0..13_000).map(|i| format!("t{i},")).collect::<String>()
+            ),
+        ),
+        ("plain", format!("a: {}", "b ".repeat(500_000))),
+        ("folded", format!("a: >\n{}", " b\n\n".repeat(200_000))),
+        ("comments", "#\n".repeat(500_000)),
+        ("quotes", format!("a: \"{}", "\\n".repeat(500_000))),
+        ("flow", format!("[{}", "{a: [".repeat(200_000))),
+        ("keys without values", "a:\n".repeat(300_000)),
+        ("items", "-\n".repeat(500_000)),
+    ];
+    let glob = |i: usize| format!("  s{i}: {{ uri: '{}x{i}' }}\n", "*a".repeat(2_000));
+    let file = |i: usize| format!("  t{i}: {{ uri: '{}x{i}.csv', mode: replace, from: s1 }}\n", "a".repeat(4_000));
+    let many = |one: &dyn Fn(usize) -> String| (0..100).map(one).collect::<String>();
+    texts.push(("patterns", format!("version: 1\npipeline: p\nsources:\n{}sinks:\n{}", many(&glob), many(&file))));
+    for (name, text) in texts {
+        assert!(text.len() <= crate::spec::SPEC_BYTES_MAX, "{name} has {} bytes", text.len());
+        let start = std::time::Instant::now();
+        let count = Spec::parse(&text).map_or_else(|diagnostics| diagnostics.0.len(), |_| 0);
+        println!("{name}: {count} diagnostics in {:?}", start.elapsed());
+    }
+}
