@@ -107,26 +107,33 @@ fn relations(tokens: &[Token]) -> Vec<String> {
                     }
                 }
                 "join" => level.expects = true,
-                "where" | "group" | "order" | "having" | "limit" | "offset" | "fetch" | "union" | "except"
-                | "intersect" | "window" | "qualify" => (level.in_from, level.expects) = (false, false),
+                "table" if !level.selected => level.expects = true,
+                "where" | "group" | "order" | "having" | "limit" | "offset" | "fetch" | "window" | "qualify" => {
+                    (level.in_from, level.expects) = (false, false);
+                }
+                "union" | "except" | "intersect" => *level = Level::default(),
                 _ => {}
             },
             Token::Word(name) | Token::Quoted(name) if level.expects => {
                 level.expects = false;
-                let part = matches!(tokens.get(index + 1), Some(Token::Sign('.' | '(')));
-                if !part && !own.contains(name) && seen.insert(name.clone()) {
+                // Part of a longer name, a table function, or a number after a comma.
+                let other = matches!(tokens.get(index + 1), Some(Token::Sign('.' | '(')))
+                    || matches!(token, Token::Word(word) if word.starts_with(|c: char| c.is_ascii_digit()));
+                if !other && !own.contains(name) && seen.insert(name.clone()) {
                     found.push(name.clone());
                 }
             }
-            Token::Sign('(') => {
+            // A literal, number or bind is no relation.
+            Token::Literal(_) | Token::Bind(_) => level.expects = false,
+            Token::Sign('(' | '[' | '{') => {
                 let expects = std::mem::take(&mut level.expects);
                 levels.push(Level { selected: false, in_from: expects, expects });
             }
-            Token::Sign(')') if !is_outermost => {
+            Token::Sign(')' | ']' | '}') if !is_outermost => {
                 levels.pop();
             }
             Token::Sign(',') if level.in_from => level.expects = true,
-            Token::Word(_) | Token::Quoted(_) | Token::Literal(_) | Token::Bind(_) | Token::Sign(_) => {}
+            Token::Word(_) | Token::Quoted(_) | Token::Sign(_) => {}
         }
     }
     found
@@ -282,7 +289,9 @@ mod tests {
         check("SELECT a.x, b FROM a WHERE c = 1 ORDER BY d, e", &["a"]);
         check("WITH b AS (SELECT * FROM a), c (x, y) AS MATERIALIZED (SELECT 1, 2) SELECT * FROM b JOIN c", &["a"]);
         check("SELECT * FROM generate_series(1, 3) JOIN information_schema.tables USING (x)", &[]);
-        check("SELECT * FROM a UNION ALL SELECT * FROM b", &["a", "b"]);
+        check("SELECT * FROM a UNION ALL SELECT * FROM b UNION TABLE c", &["a", "b", "c"]);
+        check("TABLE a", &["a"]);
+        check("SELECT * FROM 'x.csv' f JOIN a ON a.x = ARRAY[1, 2] AND a.y = {'k': 1, 'l': b}, c", &["a", "c"]);
         check("VALUES (1, 2)", &[]);
         check("(SELECT * FROM a) EXCEPT (SELECT * FROM b)", &["a", "b"]);
         check("SELECT * FROM a JOIN (b JOIN c ON b.x = c.x) ON a.x = b.x, d", &["a", "b", "c", "d"]);
