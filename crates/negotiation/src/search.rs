@@ -4,15 +4,19 @@
 //! The order is total: fewest values lost first, then the objective, then ids. So equal offers give the equal choice,
 //! in whatever order they came. When nothing fits, the combination with the fewest problems names the conflicts.
 
+mod guarantee;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use dagwright_model::{
     message::{Alternative, Conflict, ConflictKind, Cost, Guarantee, Placement, Privilege, Role, Strategy},
     plan::{Choice, Rejected},
-    schema::Verdict,
     spec::{LossyCast, Objective},
     units::{ByteSize, Span},
 };
+
+use guarantee::contradicts;
+pub use guarantee::meets;
 
 use crate::{
     case::Case,
@@ -437,56 +441,6 @@ impl<'a> Table<'a> {
             return "it is as good by the goal, and otherwise dearer".into();
         }
         format!("the run would take {} instead of {}", unit(lost), unit(won))
-    }
-}
-
-// === guarantees ===
-
-/// Tells whether a gift meets a need.
-#[must_use]
-pub fn meets(gift: &Guarantee, need: &Guarantee) -> bool {
-    match (gift, need) {
-        (
-            Guarantee::Schema { relation, columns: given, .. },
-            Guarantee::Schema { relation: wanted, columns, verdict },
-        ) => {
-            relation == wanted
-                && columns.iter().all(|column| {
-                    let same = given.iter().find(|given| given.name == column.name);
-                    same.is_some_and(|given| {
-                        given.data_type.cast_to(&column.data_type) <= *verdict && *verdict < Verdict::Impossible
-                    })
-                })
-        }
-        (Guarantee::Unique { relation, columns: given }, Guarantee::Unique { relation: wanted, columns }) => {
-            relation == wanted && given.iter().all(|column| columns.contains(column))
-        }
-        (Guarantee::Ordering { relation, by: given }, Guarantee::Ordering { relation: wanted, by }) => {
-            relation == wanted && given.starts_with(by)
-        }
-        (Guarantee::Partitioning { .. }, Guarantee::Partitioning { .. })
-        | (Guarantee::Staged { .. }, Guarantee::Staged { .. })
-        | (Guarantee::Privilege { .. }, Guarantee::Privilege { .. }) => gift == need,
-        (
-            Guarantee::Schema { .. }
-            | Guarantee::Unique { .. }
-            | Guarantee::Ordering { .. }
-            | Guarantee::Partitioning { .. }
-            | Guarantee::Staged { .. }
-            | Guarantee::Privilege { .. },
-            _,
-        ) => false,
-    }
-}
-
-/// Tells whether two guarantees cannot both hold.
-fn contradicts(a: &Guarantee, b: &Guarantee) -> bool {
-    match (a, b) {
-        (
-            Guarantee::Partitioning { relation: a, in_parts: a_parts },
-            Guarantee::Partitioning { relation: b, in_parts: b_parts },
-        ) => a == b && a_parts != b_parts,
-        _ => false,
     }
 }
 

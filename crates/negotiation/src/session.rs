@@ -7,6 +7,8 @@
 //! N1: each phase waits only for awaited answers and for time, rounds are counted, and time that has passed ends it.
 //! N2: the only way out of `Committing` with a plan leads to `Ended`, which nothing leaves.
 
+mod event;
+
 use std::collections::BTreeMap;
 
 use dagwright_model::{
@@ -21,6 +23,8 @@ use dagwright_model::{
     task::Problem,
 };
 
+pub use event::{Effect, Ending, Event};
+
 use crate::{
     case::{self, Case},
     cost::Rates,
@@ -34,62 +38,6 @@ const ASK_AGAIN_MS: u64 = 5_000;
 
 /// How often a party may be started anew in one session before it counts as lost.
 const RESTARTS_MAX: u32 = 3;
-
-/// What happens to a session. Times are milliseconds of any clock that does not run backwards.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The session begins.
-    Opened {
-        /// Now.
-        at_ms: u64,
-    },
-    /// A message came.
-    Received {
-        /// The message.
-        envelope: Envelope,
-        /// Now.
-        at_ms: u64,
-    },
-    /// Time passed.
-    TimePassed {
-        /// Now.
-        at_ms: u64,
-    },
-    /// A party was started anew, and knows nothing.
-    Restarted {
-        /// Which.
-        party: Party,
-        /// Now.
-        at_ms: u64,
-    },
-}
-
-/// What a session wants done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Send this.
-    Send(Envelope),
-    /// The session ended; nothing follows.
-    End(Box<Ending>),
-}
-
-/// How a session ends.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Ending {
-    /// With a plan.
-    Sealed(Box<Plan>),
-    /// Without one: no combination fits, and nobody has anything further to offer.
-    Deadlocked(Vec<Conflict>),
-    /// Without one: a bound was hit.
-    Expired {
-        /// Which.
-        bound: Bound,
-        /// The conflicts known by then.
-        conflicts: Vec<Conflict>,
-    },
-    /// Without one: something could not be observed, or a commitment failed.
-    Failed(Vec<Problem>),
-}
 
 /// A negotiation.
 #[derive(Clone, Debug)]

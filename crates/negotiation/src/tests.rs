@@ -3,7 +3,7 @@
 use dagwright_model::{
     facts::{Count, KeyCheck, ProbeRequest},
     id::RequestId,
-    message::{Bounds, ConflictKind, Fact, Question, Role},
+    message::{Bound, Bounds, ConflictKind, Cost, Fact, Message, Party, Question, Role},
     plan::Plan,
     schema::DataType,
     spec::{FileFormat, Locator, LossyCast, SchemaChange, Spec},
@@ -12,10 +12,11 @@ use dagwright_model::{
 };
 
 use crate::{
+    cost::Rates,
     explain::explain,
     replay::{Conversation, converse, replay},
     rules::fixture::Fixture,
-    session::Ending,
+    session::{Effect, Ending, Event, Session},
 };
 
 /// Holds the negotiation of a fixture, and checks that its transcript replays (N6).
@@ -174,4 +175,114 @@ fn a_missing_source_fails_before_any_offer() {
     let (_, found) = negotiate(&fixture);
     let Ending::Failed(problems) = found.ending else { panic!("{:#?}", found.ending) };
     assert_eq!(problems[0].code, dagwright_model::code::Code::SourceMissing);
+}
+
+/// Opens a session that nobody answers.
+fn unanswered(fixture: &Fixture, bounds: Bounds) -> Session {
+    let mut session = Session::new(RequestId("r".into()), fixture.spec.clone(), bounds, Rates::default());
+    session.apply(Event::Opened { at_ms: 0 });
+    session
+}
+
+#[track_caller]
+fn expired(effects: Vec<Effect>) -> Bound {
+    match effects.into_iter().next_back() {
+        Some(Effect::End(ending)) => match *ending {
+            Ending::Expired { bound, .. } => bound,
+            other => panic!("{other:#?}"),
+        },
+        other => panic!("{other:#?}"),
+    }
+}
+
+#[test]
+fn a_bound_that_is_hit_is_named() {
+    let fixture = Fixture::table();
+    let mut session = unanswered(&fixture, Bounds::default());
+    assert_eq!(session.apply(Event::TimePassed { at_ms: 600_000 }), []);
+    assert_eq!(expired(session.apply(Event::TimePassed { at_ms: 600_001 })), Bound::Time);
+    assert!(session.is_over() && session.apply(Event::TimePassed { at_ms: 700_000 }).is_empty());
+
+    let bounds = Bounds { messages_max: 6, ..Bounds::default() };
+    let mut session = Session::new(RequestId("r".into()), fixture.spec.clone(), bounds, Rates::default());
+    assert_eq!(expired(session.apply(Event::Opened { at_ms: 0 })), Bound::Messages);
+
+    // One way to read, three to compute, two to write: more than two of one participant for one subject.
+    let bounds = Bounds { alternatives_max: 2, ..Bounds::default() };
+    assert_eq!(ending_under(&fixture, bounds), Ending::Expired { bound: Bound::Alternatives, conflicts: Vec::new() });
+
+    let mut stuck = Fixture::table();
+    stuck.spec.goals.memory_max = ByteSize(1 << 20);
+    let bounds = Bounds { rounds_max: 1, ..Bounds::default() };
+    let Ending::Expired { bound, conflicts } = ending_under(&stuck, bounds) else { panic!("expires") };
+    assert_eq!((bound, conflicts.len()), (Bound::Rounds, 1));
+}
+
+/// Feeds the answers of an unbounded conversation to a bounded session.
+fn ending_under(fixture: &Fixture, bounds: Bounds) -> Ending {
+    let (spec, found) = negotiate(fixture);
+    let mut session = Session::new(RequestId("r".into()), spec, bounds, Rates::default());
+    session.apply(Event::Opened { at_ms: 0 });
+    for envelope in found.transcript.0.into_iter().filter(|envelope| envelope.from.role != Role::Orchestrator) {
+        for effect in session.apply(Event::Received { envelope, at_ms: 0 }) {
+            if let Effect::End(ending) = effect {
+                return *ending;
+            }
+        }
+    }
+    panic!("the session did not end");
+}
+
+#[test]
+fn an_agent_that_keeps_ending_is_lost() {
+    let mut session = unanswered(&Fixture::table(), Bounds::default());
+    let party = Party::sole(Role::Extraction);
+    for at_ms in 0..3 {
+        let again = session.apply(Event::Restarted { party: party.clone(), at_ms });
+        assert!(matches!(&again[..], [Effect::Send(envelope)] if envelope.to == party), "it is asked again");
+    }
+    let effects = session.apply(Event::Restarted { party, at_ms: 3 });
+    let Some(Effect::End(ending)) = effects.last() else { panic!("{effects:#?}") };
+    let Ending::Failed(problems) = &**ending else { panic!("{ending:#?}") };
+    assert_eq!(problems[0].code, dagwright_model::code::Code::AgentLost);
+}
+
+#[test]
+fn a_table_altered_meanwhile_fails_the_commitment() {
+    let fixture = Fixture::table();
+    let mut looks = 0;
+    let found = converse(RequestId("r".into()), fixture.spec.clone(), |question| match question {
+        Question::Probe(ProbeRequest::Source { name, .. }) => Fact::Source(fixture.facts.sources[name].clone()),
+        Question::Probe(ProbeRequest::Sink { name, .. }) => {
+            looks += 1;
+            let mut seen = fixture.facts.sinks[name].clone();
+            seen.exists = looks > 1;
+            Fact::Sink(seen)
+        }
+        Question::Type(_) => Fact::Typing(fixture.facts.typing.clone()),
+    });
+    let Ending::Failed(problems) = found.ending else { panic!("{:#?}", found.ending) };
+    assert_eq!(problems[0].code, dagwright_model::code::Code::SinkDrifted);
+}
+
+#[test]
+fn an_offer_of_another_role_or_for_nothing_is_passed_over() {
+    let fixture = Fixture::table();
+    let (spec, found) = negotiate(&fixture);
+    let mut session = Session::new(RequestId("r".into()), spec, Bounds::default(), Rates::default());
+    session.apply(Event::Opened { at_ms: 0 });
+    for mut envelope in found.transcript.0.into_iter().filter(|envelope| envelope.from.role != Role::Orchestrator) {
+        if let Message::Proposals { alternatives, .. } = &mut envelope.body {
+            let mut foreign = alternatives.clone();
+            foreign.iter_mut().for_each(|offer| {
+                offer.id += "/foreign";
+                offer.cost = Cost::default();
+                offer.subject += "_gone";
+            });
+            alternatives.extend(foreign);
+        }
+        session.apply(Event::Received { envelope, at_ms: 0 });
+    }
+    let last = session.transcript().0.pop().expect("messages");
+    assert_eq!(last.body.kind(), "sealed", "as without the strange offers");
 }

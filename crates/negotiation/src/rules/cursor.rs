@@ -5,7 +5,7 @@
 //! twice because of the window is loaded twice, unless the sink replaces rows by key.
 
 use dagwright_model::{
-    facts::WatermarkProfile,
+    facts::{SourceProfile, WatermarkProfile},
     id::Name,
     message::{Conflict, ConflictKind, Role},
     schema::DataType,
@@ -35,7 +35,7 @@ pub fn objections(case: Case<'_>, source: &Name) -> Vec<Conflict> {
         found
     };
     let mut found = Vec::new();
-    let alternative = best(&profile.watermarks, cursor);
+    let alternative = best(profile, cursor);
     let use_other = |conflict: &mut Conflict| {
         if let Some(other) = alternative {
             let how = match (other.indexed, other.regressions) {
@@ -91,12 +91,26 @@ pub fn suggestion(case: Case<'_>, source: &Name) -> Option<String> {
     if case.source(source).incremental.is_some() || profile.bytes.value < SUGGEST_BYTES_MIN {
         return None;
     }
-    let best = best(&profile.watermarks, "").filter(|found| found.regressions == 0)?;
+    let best = best(profile, "").filter(|found| found.regressions == 0)?;
     Some(format!("`incremental: {{ cursor: {} }}` would read only what is new", best.column))
 }
 
-fn best<'a>(watermarks: &'a [WatermarkProfile], except: &str) -> Option<&'a WatermarkProfile> {
-    watermarks.iter().find(|found| found.column != except && found.nulls == 0)
+/// Returns the column that would serve best as a cursor.
+fn best<'a>(profile: &'a SourceProfile, except: &str) -> Option<&'a WatermarkProfile> {
+    let serves = |found: &&WatermarkProfile| found.column != except && found.nulls == 0;
+    // A day of the month never runs backwards within one month's file, and yet starts anew: of numbers, only those
+    // that tell rows apart are believed.
+    let tells_apart = |found: &&WatermarkProfile| {
+        profile.columns.iter().find(|seen| seen.column.name == found.column).is_some_and(|seen| {
+            is_temporal(&seen.column.data_type)
+                || seen.distinct.is_none_or(|distinct| distinct.saturating_mul(2) >= profile.rows_sampled)
+        })
+    };
+    profile.watermarks.iter().filter(serves).find(tells_apart)
+}
+
+fn is_temporal(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Date | DataType::Time | DataType::Timestamp | DataType::TimestampTz)
 }
 
 fn check_lag(
@@ -108,9 +122,8 @@ fn check_lag(
     let cursor = &incremental.cursor;
     let lag = incremental.lag?;
     let path = format!("sources.{source}.incremental.lag");
-    let is_time = matches!(data_type, DataType::Date | DataType::Time | DataType::Timestamp | DataType::TimestampTz);
     match lag {
-        Lag::Time(_) if !is_time => {
+        Lag::Time(_) if !is_temporal(data_type) => {
             let change = remedy(path, "write a whole number, or remove it");
             return Some((format!("cursor {cursor}: a lag in time does not fit {data_type}"), vec![change]));
         }

@@ -61,7 +61,7 @@ pub fn placements(case: Case<'_>, rates: &Rates) -> Vec<Placed> {
         let rationale = format!("every step looks at one row at a time, so each of {count} parts runs by itself");
         found.push(Placed { placement: Placement::Mapped, cost, rationale });
     }
-    found.extend(staged(case, rates, &reads, compute));
+    found.push(staged(case, rates, &reads, compute));
     found
 }
 
@@ -84,11 +84,7 @@ fn fused(case: Case<'_>, rates: &Rates, reads: &[(Name, Cost)], compute: Cost) -
     Placed { placement: Placement::Fused, cost, rationale }
 }
 
-fn staged(case: Case<'_>, rates: &Rates, reads: &[(Name, Cost)], compute: Cost) -> Option<Placed> {
-    // The cursor is committed with the rows it was seen in, which takes the task that read them.
-    if case.spec.sources.values().any(|source| source.incremental.is_some()) {
-        return None;
-    }
+fn staged(case: Case<'_>, rates: &Rates, reads: &[(Name, Cost)], compute: Cost) -> Placed {
     let steps = u64::from(!case.spec.transform.is_empty());
     let tasks = reads.len() as u64 + steps + case.spec.sinks.len() as u64 + 1;
     let mut cost = rates.start(tasks, 2 + steps).then(compute);
@@ -112,7 +108,7 @@ fn staged(case: Case<'_>, rates: &Rates, reads: &[(Name, Cost)], compute: Cost) 
     } else {
         "each part can be tried again alone, and needs the memory of one".to_string()
     };
-    Some(Placed { placement: Placement::Staged, cost, rationale })
+    Placed { placement: Placement::Staged, cost, rationale }
 }
 
 /// Returns in how many of a thousand runs a fused task reads a source for nothing.
@@ -162,7 +158,7 @@ mod tests {
         check(&Fixture::table(), Objective::Cost, &[Fused, Mapped, Staged], Fused);
         let mut incremental = Fixture::table();
         incremental.incremental("seen_at", None);
-        check(&incremental, Objective::Cost, &[Fused], Fused);
+        check(&incremental, Objective::Cost, &[Fused, Staged], Fused);
         // Small sources are cheaper to read again than to keep.
         let mut twice = Fixture::files(1);
         twice.second_sink("copy");

@@ -68,11 +68,11 @@ mod tests {
     fn check(policy: LossyCast, max: &str, misfits: Option<u64>, objections: &[&str], lossy: usize) {
         let mut fixture = Fixture::files(1);
         fixture.spec.policy.lossy_cast = policy;
-        let declared = Some("decimal(3,0)".parse().expect("a type"));
-        let spec = ColumnSpec { data_type: declared.clone(), ..ColumnSpec::default() };
+        let declared: dagwright_model::schema::DataType = "decimal(3,0)".parse().expect("a type");
+        let spec = ColumnSpec { data_type: Some(declared.clone()), ..ColumnSpec::default() };
         fixture.source_mut().columns.insert("amount".into(), spec);
         let column = fixture.column_mut("amount");
-        column.column.data_type = declared.expect("set");
+        column.column.data_type = declared;
         column.max = Some(max.into());
         column.misfits = misfits.map(|count| ("decimal(3,0)".to_string(), count)).into_iter().collect();
         let found = super::objections(fixture.case(), &fixture.source);
@@ -86,7 +86,7 @@ mod tests {
         check(Reject, "999", None, &[], 0);
         check(Reject, "1301", None, &["column amount: declared decimal(3,0), some values out of its range"], 0);
         check(Quarantine, "1301", None, &["column amount: declared decimal(3,0), some values out of its range"], 1);
-        check(Reject, "999", Some(2), &["column amount: declared decimal(3,0), 0.2 % do not fit"], 0);
-        check(Quarantine, "999", Some(2), &["column amount: declared decimal(3,0), 0.2 % do not fit"], 1);
+        check(Reject, "999", Some(2), &["column amount: declared decimal(3,0), 0.2 % of the values do not fit"], 0);
+        check(Quarantine, "999", Some(2), &["column amount: declared decimal(3,0), 0.2 % of the values do not fit"], 1);
     }
 }

@@ -50,7 +50,7 @@ pub fn misfits(seen: &ColumnProfile, source: &SourceProfile, to: &DataType) -> O
     if let Some(count) = seen.misfits.get(&to.to_string()) {
         // A number may be one and still have too many digits; only text tells the two apart.
         let is_text = matches!(seen.column.data_type, DataType::String { .. });
-        let how = if is_text { format!("not {}", kind(to)) } else { "do not fit".into() };
+        let how = if is_text { format!("not {}", kind(to)) } else { "of the values do not fit".into() };
         return (*count > 0).then(|| format!("{} {how}", percent(*count, values)));
     }
     if matches!(seen.column.data_type, DataType::String { .. }) && !matches!(to, DataType::String { .. }) {
