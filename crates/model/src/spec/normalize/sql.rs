@@ -107,7 +107,9 @@ fn relations(tokens: &[Token]) -> Vec<String> {
                     }
                 }
                 "join" => level.expects = true,
-                "table" if !level.selected => level.expects = true,
+                "table" if !level.selected && !matches!(before(1), Some(Token::Word(w)) if !is_set_word(w)) => {
+                    level.expects = true;
+                }
                 "where" | "group" | "order" | "having" | "limit" | "offset" | "fetch" | "window" | "qualify" => {
                     (level.in_from, level.expects) = (false, false);
                 }
@@ -137,6 +139,11 @@ fn relations(tokens: &[Token]) -> Vec<String> {
         }
     }
     found
+}
+
+/// Words between two queries.
+fn is_set_word(word: &str) -> bool {
+    matches!(word, "union" | "except" | "intersect" | "all" | "distinct")
 }
 
 /// Words that end the expectation of a relation rather than name one.
