@@ -235,6 +235,16 @@ pub fn sink_for(locator: &Locator, environment: &Environment) -> Result<Box<dyn 
     }
 }
 
+/// Returns the connector that writes to a connection's system.
+///
+/// # Errors
+/// As [`source_for`].
+pub fn sink_for_connection(connection: &Name, environment: &Environment) -> Result<Box<dyn Sink>> {
+    // Which connector it is does not depend on the table.
+    let table = spec::TableName { schema: None, table: connection.to_string() };
+    sink_for(&Locator::Table { connection: connection.clone(), table }, environment)
+}
+
 /// The kinds of systems that there is a connector for.
 enum Kind {
     Files,
