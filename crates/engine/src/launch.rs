@@ -34,3 +34,12 @@ pub(crate) struct Finished {
     /// The end of its log.
     pub(crate) log_tail: String,
 }
+
+// === impl Finished ===
+
+impl Finished {
+    /// Returns how a try ended that nothing ran.
+    pub(crate) fn without_process(outcome: Outcome) -> Self {
+        Self { outcome, warnings: Vec::new(), log_tail: String::new() }
+    }
+}

@@ -206,7 +206,12 @@ impl<'a, L: Launch> Shell<'a, L> {
                 Status::Succeeded => String::new(),
                 Status::Failed | Status::Cancelled => finished.log_tail,
             };
-            self.extras.insert(instance, (finished.warnings, log_tail));
+            if finished.warnings.is_empty() && log_tail.is_empty() {
+                // Of an earlier try there may be some.
+                self.extras.remove(&instance);
+            } else {
+                self.extras.insert(instance, (finished.warnings, log_tail));
+            }
         }
         told.event
     }
@@ -279,6 +284,8 @@ impl<'a, L: Launch> Shell<'a, L> {
         let launcher = self.launcher;
         let attempt_of = async move {
             let (finished, timed_out) = match order {
+                // Stopped before it started.
+                Ok(_) if stop.is_cancelled() => (Finished::without_process(verdict::unwanted(&instance.task)), false),
                 Ok(order) => within(timeout, launcher, order, stop, voice).await,
                 Err(finished) => (*finished, false),
             };
@@ -304,7 +311,7 @@ impl<'a, L: Launch> Shell<'a, L> {
             let variable = connection_variable(connection);
             let Some(url) = self.job.connections.get(connection) else {
                 let outcome = verdict::unconnected(connection.as_str(), &variable);
-                return Err(Box::new(Finished { outcome, warnings: Vec::new(), log_tail: String::new() }));
+                return Err(Box::new(Finished::without_process(outcome)));
             };
             connections.push((variable, url.clone()));
         }

@@ -73,7 +73,7 @@ impl Launch for Processes {
             Ok(child) => child,
             Err(error) => {
                 let outcome = verdict::unstarted(&task, &self.program, &error);
-                return Finished { outcome, warnings: Vec::new(), log_tail: String::new() };
+                return Finished::without_process(outcome);
             }
         };
         let mut line = serde_json::to_vec(&order.task).unwrap_or_default();

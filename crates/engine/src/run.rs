@@ -15,6 +15,7 @@
 //! A failed task holds up only what depends on it, as in Airflow; a cancelled or overdue run starts nothing further;
 //! teardown runs when everything else has settled, whatever became of it, and decides nothing.
 
+mod report;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -26,13 +27,10 @@ use dagwright_model::{
     id::TaskId,
     plan::{Plan, PlannedTask},
     record::{RecordBody, RetryScheduled, RunEnded, RunStarted, TaskEnded, TaskInstance, TaskStarted},
-    task::{Counts, Outcome, Partition, Problem, Status, Work},
+    task::{Outcome, Partition, Status, Work},
 };
 
-use crate::{
-    Error,
-    outcome::{RunOutcome, TaskReport},
-};
+use crate::Error;
 
 /// The longest pause before a retry, as the spec's `retries.backoff` promises.
 const BACKOFF_MAX: Duration = Duration::from_hours(1);
@@ -266,58 +264,6 @@ impl Run {
         self.positions.get(task).map(|position| &self.plan.tasks[*position])
     }
 
-    /// Returns how the run ended, once it did; `extras` gives warnings and log tail of an instance.
-    pub(crate) fn outcome(
-        &self,
-        mut extras: impl FnMut(&TaskInstance) -> (Vec<Problem>, String),
-    ) -> Option<RunOutcome> {
-        let ended = self.ended.clone()?;
-        let mut counts = Counts::default();
-        let mut tasks = Vec::new();
-        for (planned, task) in self.plan.tasks.iter().zip(&self.tasks) {
-            let mut report = |map_index, instance: Option<&Instance>| {
-                let name = TaskInstance { task: planned.spec.id.clone(), map_index };
-                let (warnings, log_tail) = extras(&name);
-                tasks.push(TaskReport {
-                    instance: name,
-                    role: planned.role,
-                    teardown: planned.teardown,
-                    attempts: instance.map_or(0, |instance| instance.attempts),
-                    outcome: instance.and_then(|instance| instance.outcome.clone()),
-                    warnings,
-                    log_tail,
-                });
-            };
-            let Some(instances) = &task.instances else {
-                report(None, None);
-                continue;
-            };
-            for instance in instances {
-                report(instance.partition.as_ref().map(|partition| partition.index), Some(instance));
-            }
-            let succeeded = instances.iter().filter(|instance| instance.has_succeeded());
-            succeeded.filter_map(|instance| instance.outcome.as_ref()).for_each(|outcome| counts.add(&outcome.counts));
-        }
-        Some(RunOutcome { status: ended.status, problem: ended.problem, counts, tasks })
-    }
-
-    /// Returns the tries that ended in earlier engines, for whoever watches a continued run.
-    pub(crate) fn settled(&self) -> Vec<TaskEnded> {
-        let mut ended = Vec::new();
-        for (planned, task) in self.plan.tasks.iter().zip(&self.tasks) {
-            for instance in task.instances.iter().flatten() {
-                if let (Phase::Settled, Some(outcome)) = (instance.phase, &instance.outcome) {
-                    ended.push(TaskEnded {
-                        instance: instance.name(planned),
-                        attempt: instance.attempts,
-                        outcome: outcome.clone(),
-                    });
-                }
-            }
-        }
-        ended
-    }
-
     fn begin(&mut self, started: Box<RunStarted>, effects: &mut Vec<Effect>) {
         if self.started.is_none() {
             self.record(RecordBody::RunStarted(started), effects);
@@ -460,36 +406,6 @@ impl Run {
         let torn_down = self.plan.tasks.iter().zip(&settled).all(|(planned, settled)| !planned.teardown || *settled);
         let running = tasks().map(|(_, task)| instances(task, runs)).sum();
         View { is_over: !work_left && torn_down, succeeded, startable, running }
-    }
-
-    /// Returns how the run ends, once everything has settled.
-    fn conclude(&self, succeeded: &[bool]) -> RunEnded {
-        let work = || self.plan.tasks.iter().zip(&self.tasks).zip(succeeded).filter(|((task, _), _)| !task.teardown);
-        let problem = |code, message: String, hint: &str| {
-            Some(Problem { code, subject: self.plan.dag_id.clone(), message, hint: hint.into() })
-        };
-        if work().all(|(_, succeeded)| *succeeded) {
-            return RunEnded { status: Status::Succeeded, problem: None };
-        }
-        if self.cancelled {
-            let problem =
-                problem(Code::Cancelled, "the run was cancelled".into(), "run it again when you want its data");
-            return RunEnded { status: Status::Cancelled, problem };
-        }
-        if self.overdue {
-            let deadline = self.plan.deadline.map(|deadline| format!(" of {deadline}")).unwrap_or_default();
-            let message = format!("the run did not end within its deadline{deadline}");
-            return RunEnded {
-                status: Status::Failed,
-                problem: problem(Code::TaskTimedOut, message, "raise goals.deadline, or read less at once"),
-            };
-        }
-        let failed = work().flat_map(|((_, task), _)| task.instances.iter().flatten());
-        let first = failed
-            .filter(|instance| !instance.has_succeeded())
-            .find_map(|instance| instance.outcome.as_ref().and_then(|outcome| outcome.problem.clone()));
-        let unknown = || problem(Code::Internal, "a task failed without a reason".into(), "please report this");
-        RunEnded { status: Status::Failed, problem: first.or_else(unknown) }
     }
 
     /// Takes in an outcome; that of a split makes the instances of what is mapped over it.

@@ -73,6 +73,14 @@ pub(crate) fn unconnected(connection: &str, variable: &str) -> Outcome {
     })
 }
 
+/// Returns what came of a try that was told to stop before it started.
+pub(crate) fn unwanted(task: &TaskId) -> Outcome {
+    let message = format!("task {task}: it was told to stop before it started");
+    let problem =
+        Problem { code: Code::Cancelled, subject: task.0.clone(), message, hint: "run the pipeline again".into() };
+    ended(Status::Cancelled, problem, 0)
+}
+
 /// Returns an outcome that counted nothing.
 pub(crate) fn ended(status: Status, problem: Problem, elapsed_ms: u64) -> Outcome {
     Outcome {

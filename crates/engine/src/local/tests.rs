@@ -188,6 +188,17 @@ async fn a_cancelled_run_ends_its_tasks_and_tears_down() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_is_cancelled_at_once_starts_only_teardown() {
+    let stage = Stage::new([]);
+    let planned = plan(vec![task("a", &[]), teardown("z", &[])]);
+    let (job, _heard) = job(&planned, stage.store.clone());
+    job.cancel.cancel();
+    let outcome = drive(&stage, NonZeroUsize::MIN, job, Some(started(&planned))).await.expect("runs");
+    assert_eq!((outcome.status, code(&outcome)), (Status::Cancelled, Some(Code::Cancelled)));
+    assert_eq!(stage.launched(), ["z#1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_progress_is_dropped_when_nobody_keeps_up() {
     let stage = Stage::new([("a#1", Act::Chatter(100))]);
     let planned = plan(vec![task("a", &[])]);

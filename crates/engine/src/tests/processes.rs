@@ -11,7 +11,11 @@ use dagwright_model::{
 };
 use dagwright_store::MemoryStore;
 use tempfile::TempDir;
-use tokio::{io::AsyncReadExt, net::UnixListener, sync::mpsc::Receiver};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    net::UnixListener,
+    sync::mpsc::Receiver,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -181,14 +185,19 @@ async fn a_dropped_run_leaves_no_process() {
     let planned = plan(vec![task("a", &[])]);
     let (job, _heard) = job(&planned);
     let engine = LocalEngine::new(fake_task::settings(&script(&[("a", &["gate in", "stubborn"])]), folder.path()));
+    let mut words = String::new();
+    let greet = async {
+        let mut stream = BufReader::new(listener.accept().await.expect("a task").0);
+        stream.read_line(&mut words).await.expect("reads");
+        stream
+    };
     let mut stream = tokio::select! {
         outcome = engine.run(job, started(&planned)) => panic!("it does not end: {outcome:?}"),
-        accepted = listener.accept() => accepted.expect("a task").0,
+        stream = greet => stream,
     };
-    // The other end of the socket closes when the process is gone.
-    let mut words = String::new();
-    stream.read_to_string(&mut words).await.expect("reads to the end");
     assert_eq!(words, "a#1 in\n");
+    // The other end of the socket closes when the process is gone.
+    assert_eq!(stream.read_to_string(&mut words).await.expect("reads to the end"), 0);
 }
 
 #[test]

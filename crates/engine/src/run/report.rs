@@ -1,0 +1,94 @@
+//! How a run ends, and what it tells of its tasks.
+
+use dagwright_model::{
+    code::Code,
+    record::{RunEnded, TaskEnded, TaskInstance},
+    task::{Counts, Problem, Status},
+};
+
+use super::{Instance, Phase, Run};
+use crate::outcome::{RunOutcome, TaskReport};
+
+impl Run {
+    /// Returns how the run ended, once it did; `extras` gives warnings and log tail of an instance.
+    pub(crate) fn outcome(
+        &self,
+        mut extras: impl FnMut(&TaskInstance) -> (Vec<Problem>, String),
+    ) -> Option<RunOutcome> {
+        let ended = self.ended.clone()?;
+        let mut counts = Counts::default();
+        let mut tasks = Vec::new();
+        for (planned, task) in self.plan.tasks.iter().zip(&self.tasks) {
+            let mut report = |map_index, instance: Option<&Instance>| {
+                let name = TaskInstance { task: planned.spec.id.clone(), map_index };
+                let (warnings, log_tail) = extras(&name);
+                tasks.push(TaskReport {
+                    instance: name,
+                    role: planned.role,
+                    teardown: planned.teardown,
+                    attempts: instance.map_or(0, |instance| instance.attempts),
+                    outcome: instance.and_then(|instance| instance.outcome.clone()),
+                    warnings,
+                    log_tail,
+                });
+            };
+            let Some(instances) = &task.instances else {
+                report(None, None);
+                continue;
+            };
+            for instance in instances {
+                report(instance.partition.as_ref().map(|partition| partition.index), Some(instance));
+            }
+            let succeeded = instances.iter().filter(|instance| instance.has_succeeded());
+            succeeded.filter_map(|instance| instance.outcome.as_ref()).for_each(|outcome| counts.add(&outcome.counts));
+        }
+        Some(RunOutcome { status: ended.status, problem: ended.problem, counts, tasks })
+    }
+
+    /// Returns the tries that ended in earlier engines, for whoever watches a continued run.
+    pub(crate) fn settled(&self) -> Vec<TaskEnded> {
+        let mut ended = Vec::new();
+        for (planned, task) in self.plan.tasks.iter().zip(&self.tasks) {
+            for instance in task.instances.iter().flatten() {
+                if let (Phase::Settled, Some(outcome)) = (instance.phase, &instance.outcome) {
+                    ended.push(TaskEnded {
+                        instance: instance.name(planned),
+                        attempt: instance.attempts,
+                        outcome: outcome.clone(),
+                    });
+                }
+            }
+        }
+        ended
+    }
+
+    /// Returns how the run ends, once everything has settled.
+    pub(super) fn conclude(&self, succeeded: &[bool]) -> RunEnded {
+        let work = || self.plan.tasks.iter().zip(&self.tasks).zip(succeeded).filter(|((task, _), _)| !task.teardown);
+        let problem = |code, message: String, hint: &str| {
+            Some(Problem { code, subject: self.plan.dag_id.clone(), message, hint: hint.into() })
+        };
+        if work().all(|(_, succeeded)| *succeeded) {
+            return RunEnded { status: Status::Succeeded, problem: None };
+        }
+        if self.cancelled {
+            let problem =
+                problem(Code::Cancelled, "the run was cancelled".into(), "run it again when you want its data");
+            return RunEnded { status: Status::Cancelled, problem };
+        }
+        if self.overdue {
+            let deadline = self.plan.deadline.map(|deadline| format!(" of {deadline}")).unwrap_or_default();
+            let message = format!("the run did not end within its deadline{deadline}");
+            return RunEnded {
+                status: Status::Failed,
+                problem: problem(Code::TaskTimedOut, message, "raise goals.deadline, or read less at once"),
+            };
+        }
+        let failed = work().flat_map(|((_, task), _)| task.instances.iter().flatten());
+        let first = failed
+            .filter(|instance| !instance.has_succeeded())
+            .find_map(|instance| instance.outcome.as_ref().and_then(|outcome| outcome.problem.clone()));
+        let unknown = || problem(Code::Internal, "a task failed without a reason".into(), "please report this");
+        RunEnded { status: Status::Failed, problem: first.or_else(unknown) }
+    }
+}
