@@ -20,6 +20,9 @@ const FOUND_MAX: usize = 1000;
 /// The most characters of a spec's text that a message repeats.
 const QUOTE_LENGTH_MAX: usize = 60;
 
+/// The maps and lists whose entries have nothing to do with each other.
+const COLLECTIONS: [&str; 5] = ["params", "sources", "transform", "sinks", "quality"];
+
 /// Diagnostics found so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -71,7 +74,10 @@ impl Report {
     /// the pruning: that is, unless this one found something at, below or beside the same place.
     pub(super) fn add_independent(&mut self, other: Self) {
         let independent = |later: &Diagnostic| {
-            let neighbourhood = later.path.rfind(['.', '[']).map_or(later.path.as_str(), |end| &later.path[..end]);
+            let parent = later.path.rfind(['.', '[']).map(|end| &later.path[..end]);
+            // What stands in a collection of named things has no neighbours there.
+            let parent = parent.filter(|parent| !COLLECTIONS.contains(parent));
+            let neighbourhood = parent.unwrap_or(&later.path);
             !self.found.iter().any(|known| is_within(&known.path, neighbourhood) || is_within(&later.path, &known.path))
         };
         let kept: Vec<_> = other.found.into_iter().filter(independent).collect();

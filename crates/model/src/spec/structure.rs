@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::{
     document::Document,
     report::{Report, Site, alternatives, did_you_mean, quoted},
-    tree::{Kind, Node},
+    tree::{Entry, Kind, Node},
 };
 use crate::{
     code::Code,
@@ -222,7 +222,8 @@ impl Checker<'_> {
             (Some(low), None) => format!("{value} is less than {low}"),
             (None, high) => format!("{value} is more than {}", high.unwrap_or_default()),
         };
-        self.report.push(Code::SpecWrongType, site, message, "");
+        let about = schema.get("description").and_then(Value::as_str);
+        self.report.push(Code::SpecWrongType, site, message, about.unwrap_or_default());
         false
     }
 
@@ -272,7 +273,7 @@ impl Checker<'_> {
         let is_root = schema.contains_key("$defs");
         let empty = EMPTY.get_or_init(Map::new);
         let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(empty);
-        let required: Vec<_> = strings(schema.get("required"));
+        let required = required_of(schema);
         let of_names = schema.get("patternProperties").and_then(Value::as_object).and_then(|map| map.values().next());
         let of_any = schema.get("additionalProperties").and_then(Value::as_object);
         let Kind::Map(entries) = &mut node.kind else { return true };
@@ -282,7 +283,6 @@ impl Checker<'_> {
             let about = properties.get(*key).and_then(|schema| schema.get("description")).and_then(Value::as_str);
             let message = format!("`{key}` is missing");
             self.report.push(Code::SpecMissingKey, &site.key(key), message, about.unwrap_or_default());
-            sound = false;
         }
         // The site's map is the one that `entries` was copied from.
         let Some(Node { kind: Kind::Map(originals), .. }) = site.node() else { return sound };
@@ -295,7 +295,7 @@ impl Checker<'_> {
             }
             if let Some(schema) = properties.get(key).and_then(Value::as_object) {
                 let kept = self.node(schema, &mut entry.node, &site);
-                sound &= kept || !(required.contains(&key) || is_root && DEFINING.contains(&key));
+                sound &= kept || !(is_root && DEFINING.contains(&key));
                 return kept;
             }
             if let Some(Value::Object(schema)) = of_names {
@@ -315,8 +315,40 @@ impl Checker<'_> {
             }
             true
         });
+        for key in &required {
+            if !entries.iter().any(|entry| entry.key == **key) {
+                match stand_in(key, &required) {
+                    Some(kind) => entries.push(Entry { key: (*key).into(), line: 0, node: Node { line: 0, kind } }),
+                    None => sound = false,
+                }
+            }
+        }
         sound
     }
+}
+
+/// Returns a value for a required key that is missing or was objected to, so that the rest can be checked further.
+///
+/// What follows from it is not reported, as it stands beside the fault ([`Report::add_independent`]).
+fn stand_in(key: &str, required: &[&str]) -> Option<Kind> {
+    let text = |text: &str| Some(Kind::Text(text.into()));
+    match key {
+        "version" => Some(Kind::Integer(1)),
+        "pipeline" => text("pipeline"),
+        "mode" => text("append"),
+        "type" => text("string"),
+        "sql" => text("SELECT 1"),
+        "cursor" => text("cursor"),
+        "cron" => text("0 0 * * *"),
+        "on_fail" => text("warn"),
+        // A gate's; a step's is referred to.
+        "name" if required.contains(&"on_fail") => text("gate"),
+        _ => None,
+    }
+}
+
+fn required_of(schema: &'static Schema) -> Vec<&'static str> {
+    strings(schema.get("required"))
 }
 
 static EMPTY: OnceLock<Schema> = OnceLock::new();

@@ -62,7 +62,8 @@ pub(super) fn connect(
                 None if report.is_full() => {}
                 None => {
                     let message = format!("the SQL reads {}, which is neither a source nor a step", quoted(relation));
-                    let hint = did_you_mean(relation, known.iter().map(Name::as_str));
+                    let others = known.iter().filter(|known| **known != step.name).map(Name::as_str);
+                    let hint = did_you_mean(relation, others);
                     report.push(Code::SpecUnknownReference, &site, message, hint);
                 }
             }

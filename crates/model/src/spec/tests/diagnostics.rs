@@ -46,7 +46,10 @@ fn structure() {
         "version: 2\npipeline: p\nsource: { uri: x.csv }\nsink: { uri: y.csv, mode: replace }",
         &[("DW0103", "version", 1)],
     );
-    check("{}", &[("DW0104", "pipeline", 1), ("DW0104", "version", 1)]);
+    check(
+        "{}",
+        &[("DW0104", "pipeline", 1), ("DW0104", "sinks", 1), ("DW0104", "sources", 1), ("DW0104", "version", 1)],
+    );
     check(HEAD, &[("DW0104", "sinks", 1), ("DW0104", "sources", 1)]);
     after_base("sorces: {}\n", &[("DW0102", "sorces", 5)]);
     after_base(
@@ -88,6 +91,26 @@ fn faults_of_all_kinds_come_at_once() {
             ("DW0107", "transform[0].sql", 6),
             ("DW0106", "sink.mode", 7),
             ("DW0103", "schedule", 8),
+        ],
+    );
+    // Even where required keys are missing or wrong.
+    check(
+        "version: 3\npipline: p\nsources:\n  a: { url: x.csv }\n  b: { connection: db, table: t, query: SELECT 1 }\ntransform:\n\
+         - { name: s, sql: SELECT * FROM c }\nsink: { uri: y.csv, mode: upsrt, key: k }\nquality:\n- { name: G, check: $x > 1, \
+         on_fail: warn }\n- { name: h, on_fail: warn }\nschedule: { cron: 0 25 * * *, timezone: Mars }\n",
+        &[
+            ("DW0104", "pipeline", 1),
+            ("DW0103", "version", 1),
+            ("DW0102", "pipline", 2),
+            ("DW0102", "sources.a.url", 4),
+            ("DW0106", "sources.b", 5),
+            ("DW0107", "transform[0].sql", 7),
+            ("DW0103", "sink.key", 8),
+            ("DW0103", "sink.mode", 8),
+            ("DW0105", "quality[0].name", 10),
+            ("DW0104", "quality[1]", 11),
+            ("DW0103", "schedule.cron", 12),
+            ("DW0103", "schedule.timezone", 12),
         ],
     );
     // What may only follow from a fault is not said as well.
