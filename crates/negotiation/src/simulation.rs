@@ -70,7 +70,6 @@ fn random_case(random: &mut Random) -> Fixture {
     fixture.profile_mut().rows.value = bytes / 100;
     if random.one_in(3) {
         fixture.existing_sink(&["id", "seen_at", "amount", "label"]);
-        fixture.sink_mut().meta_columns = random.one_in(2);
         if random.one_in(2) {
             fixture.sink_column_mut("label").column.data_type = DataType::Decimal { precision: 10, scale: 2 };
             fixture.column_mut("label").misfits.insert("float64".into(), random.pick(&[0, 31]));

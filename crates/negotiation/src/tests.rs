@@ -113,7 +113,6 @@ fn many_sinks_of_a_dear_source_are_staged() {
 fn a_misfit_is_countered_by_the_policy() {
     let mut fixture = Fixture::table();
     fixture.existing_sink(&["id", "seen_at", "amount", "label"]);
-    fixture.sink_mut().meta_columns = false;
     fixture.column_mut("label").misfits.insert("float64".into(), 31);
     fixture.sink_column_mut("label").column.data_type = DataType::Decimal { precision: 10, scale: 2 };
     deadlocked(&fixture, &[(ConflictKind::Type, Role::Loading)]);

@@ -8,7 +8,7 @@ use dagwright_model::{
     facts::SplitProfile,
     id::Name,
     message::Parts,
-    spec::{GateRule, Locator, OnFail},
+    spec::{GateRule, Locator, LossyCast, OnFail, Ragged},
     task::SplitBy,
 };
 
@@ -66,6 +66,9 @@ pub fn mappable(case: Case<'_>) -> Result<Name, String> {
             return Err(format!("sink {name} cannot make partitions visible in one instant"));
         }
     }
+    if case.spec.policy.lossy_cast == LossyCast::Quarantine || source_sets_aside(case, source) {
+        return Err("what share is set aside is judged over all rows".into());
+    }
     for gate in &case.spec.quality {
         let whole = matches!(gate.rule, GateRule::Unique(_)) || gate.on_fail == OnFail::Quarantine;
         if whole || case.row_local_source(&gate.on).is_none() {
@@ -75,11 +78,15 @@ pub fn mappable(case: Case<'_>) -> Result<Name, String> {
     parts(case, source).map(|_| source.clone())
 }
 
+fn source_sets_aside(case: Case<'_>, source: &Name) -> bool {
+    case.source(source).csv.ragged == Some(Ragged::Quarantine)
+}
+
 #[cfg(test)]
 mod tests {
     use dagwright_model::{
         facts::SplitProfile,
-        spec::{GateRule, OnFail, QualityGate},
+        spec::{GateRule, LossyCast, OnFail, QualityGate},
         task::SplitBy,
         units::Ratio,
     };
@@ -126,6 +133,9 @@ mod tests {
             max_rejected: Ratio(0),
         });
         check(&gated, Err("gate once is judged over all rows"));
+        let mut lossy = Fixture::table();
+        lossy.spec.policy.lossy_cast = LossyCast::Quarantine;
+        check(&lossy, Err("what share is set aside is judged over all rows"));
         let mut unsplit = Fixture::table();
         unsplit.profile_mut().splits = vec![SplitProfile::Files { count: 1 }];
         check(&unsplit, Err("it is one file, or has no indexed column to split by"));

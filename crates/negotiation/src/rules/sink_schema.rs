@@ -8,15 +8,12 @@ use dagwright_model::{
     id::Name,
     message::{Conflict, ConflictKind, LossyUse, Role},
     schema::{Column, DataType},
-    spec::{Locator, LossyCast, SchemaChange, SinkMode},
+    spec::{Locator, LossyCast, SchemaChange},
     task::SchemaEdit,
 };
 
 use super::{conflict, percent, remedy, type_fit, unique_index};
 use crate::{case::Case, rules::type_fit::Fit};
-
-/// The column by which a cleared run finds the rows it appended.
-pub const RUN_ID_COLUMN: &str = "_dagwright_run_id";
 
 /// What may be done to make a relation fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +71,6 @@ pub fn fit(case: Case<'_>, name: &Name, leave: Leave) -> Fitted {
     }
     for unfed in known.iter().filter(|known| !columns.iter().any(|column| column.name == known.column.name)) {
         draft.unfed(unfed);
-    }
-    if is_table && sink.mode == SinkMode::Append && sink.meta_columns {
-        draft.run_id(known);
     }
     match unique_index::edit(case, name, leave.schema_change) {
         Some(Ok(edit)) => draft.change(SchemaChange::Additive, edit),
@@ -213,7 +207,7 @@ impl Draft<'_> {
     /// Leaves out a column of the sink that nothing is written to.
     fn unfed(&mut self, unfed: &SinkColumn) {
         let column = &unfed.column;
-        if column.nullable || unfed.has_default || unfed.generated || column.name == RUN_ID_COLUMN {
+        if column.nullable || unfed.has_default || unfed.generated {
             return;
         }
         if self.allows(SchemaChange::Widening) {
@@ -223,26 +217,6 @@ impl Draft<'_> {
         let message = format!("column {}: the sink needs a value, and none comes", column.name);
         let change = format!("compute {} in the last step", column.name);
         self.object(ConflictKind::NotNull, &column.name, message, &change);
-    }
-
-    /// Adds the column by which a cleared run finds its rows.
-    fn run_id(&mut self, known: &[SinkColumn]) {
-        if known.iter().any(|known| known.column.name == RUN_ID_COLUMN) {
-            return;
-        }
-        let column = Column { name: RUN_ID_COLUMN.into(), data_type: DataType::TEXT, nullable: true };
-        if self.allows(SchemaChange::Additive) {
-            self.change(SchemaChange::Additive, SchemaEdit::AddColumn(column));
-            return;
-        }
-        let message = format!("column {RUN_ID_COLUMN}: the table lacks what a cleared run finds its rows by");
-        let mut found = conflict(ConflictKind::MissingColumn, Role::Loading, self.name.as_str(), message);
-        found.column = Some(RUN_ID_COLUMN.into());
-        found.remedies = vec![
-            remedy("policy.schema_change", "set additive, so that the column is added"),
-            remedy(format!("sinks.{}.meta_columns", self.name), "set false: then a cleared run cannot be repeated"),
-        ];
-        self.fitted.objections.push(found);
     }
 
     fn allows(&self, change: SchemaChange) -> bool {
@@ -293,7 +267,6 @@ mod tests {
     fn check(change: impl FnOnce(&mut Fixture), leave: Leave, edits: &[SchemaEdit], lossy: usize, objections: &[&str]) {
         let mut fixture = Fixture::table();
         fixture.existing_sink(&["id", "seen_at", "amount", "label"]);
-        fixture.sink_mut().meta_columns = false;
         change(&mut fixture);
         let found = super::fit(fixture.case(), &fixture.sink, leave);
         assert_eq!(found.objections.iter().map(|c| c.message.as_str()).collect::<Vec<_>>(), objections);
@@ -370,11 +343,5 @@ mod tests {
         check(gaps, STRICT, &[], 0, &["column amount: source has 5.2 % NULL; sink is not null"]);
         check(gaps, QUARANTINE, &[], 1, &[]);
         check(gaps, WIDENING, &[SchemaEdit::DropNotNull("amount".into())], 0, &[]);
-    }
-
-    #[test]
-    fn an_append_needs_the_run_id() {
-        let message = "column _dagwright_run_id: the table lacks what a cleared run finds its rows by";
-        check(|f| f.sink_mut().meta_columns = true, STRICT, &[], 0, &[message]);
     }
 }

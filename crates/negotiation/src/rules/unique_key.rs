@@ -54,6 +54,11 @@ pub fn objections(case: Case<'_>, name: &Name) -> Vec<Conflict> {
         return vec![found];
     }
     let mut found = Vec::new();
+    for term in sink.dedupe.iter().filter(|term| !columns.iter().any(|column| column.name == term.column)) {
+        let mut unknown = object(format!("dedupe column {}: {} has none of that name", term.column, sink.from));
+        unknown.remedies.push(remedy(format!("sinks.{name}.dedupe"), "order by columns of what the sink gets"));
+        found.push(unknown);
+    }
     if let Some((check, false)) = seen(case, name)
         && check.nulls > 0
     {
@@ -153,6 +158,7 @@ mod tests {
             &["key id: 1.0 % of the rows have a NULL in it"],
         );
         check(|f| f.profile_mut().key_checks.clear(), Known::Unknown, &[]);
+        check(|f| f.dedupe("gone"), Known::Unique, &["dedupe column gone: items has none of that name"]);
         check(|f| f.upsert(&["gone"]), Known::Unknown, &["key column gone: items has none of that name"]);
         check(
             |f| {
