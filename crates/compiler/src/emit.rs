@@ -209,7 +209,9 @@ fn param_call(param: &Param, dialect: &Dialect) -> Expr {
 fn default_args(plan: &Plan, dialect: &Dialect) -> Expr {
     let mut entries: Vec<(&str, Expr)> = Vec::new();
     if let Some(owner) = plan.owner.as_ref().filter(|owner| !owner.is_empty()) {
-        entries.push(("owner", Expr::text(owner)));
+        // Airflow puts it into the environment of each task, where NUL makes every try fail.
+        let owner: String = owner.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        entries.push(("owner", Expr::Str(owner)));
     }
     entries.push(("retries", Expr::Int(plan.retries.max.into())));
     entries.push(("retry_delay", timedelta(plan.retries.backoff)));

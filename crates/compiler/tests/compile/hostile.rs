@@ -137,7 +137,7 @@ fn texts_stay_texts() {
             let [dag, sealed] = compile(plan, *target).try_into().unwrap();
             fs::write(folder.path().join(format!("{name}.{target}.py")), dag.bytes).unwrap();
             let values = json!({
-                "dag_id": plan.dag_id, "owner": plan.owner, "description": plan.description, "pool": plan.airflow.pool,
+                "dag_id": plan.dag_id, "owner": plan.owner.as_ref().unwrap().replace(char::is_control, " "), "description": plan.description, "pool": plan.airflow.pool,
                 "tag": plan.tags[0].chars().take(100).collect::<String>(),
                 "default": plan.params["region"].default, "enum": plan.params["region"].allowed,
                 "task_ids": plan.tasks.iter().map(|task| &task.spec.id).collect::<Vec<_>>(),

@@ -66,7 +66,7 @@ class TaskProcess:
         self._outcome: dict[str, Any] | None = None
         self._stopped = False
         self._progress_at = 0.0
-        self._process = subprocess.Popen(  # noqa: S603 The command is the administrator's.
+        self._process = subprocess.Popen(
             [command, "run", "--spec", "-", "--lease-stdin"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -77,7 +77,7 @@ with DAG(
         ),
     },
     default_args={
-        "owner": "\"\"\"owner'''\\\"'); import os; os.system('id') #{{ ds }}{% raw %}\r\n\t`|<b>&\u202e\x00\u2028🛫.md",
+        "owner": "\"\"\"owner'''\\\"'); import os; os.system('id') #{{ ds }}{% raw %}   `|<b>&\u202e \u2028🛫.md",
         "retries": 4294967295,
         "retry_delay": timedelta(days=3650),
         "retry_exponential_backoff": True,

@@ -1,0 +1,66 @@
+"""An Airflow of its own for the tests: a fresh home, SQLite, and the compiler's goldens as its DAG folder."""
+
+import atexit
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+GOLDENS = HERE.parents[2] / "crates/compiler/tests/golden"
+AIRFLOW_MAJOR = int(version("apache-airflow").split(".")[0])
+
+# Before anything imports Airflow, which reads these once.
+HOME = Path(tempfile.mkdtemp(prefix="dagwright-airflow-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+DAGS = HOME / "dags"
+shutil.copytree(GOLDENS / f"airflow{AIRFLOW_MAJOR}", DAGS)
+os.environ.update(
+    AIRFLOW_HOME=str(HOME),
+    AIRFLOW__CORE__DAGS_FOLDER=str(DAGS),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__UNIT_TEST_MODE="False",
+    AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING",
+)
+for name in [name for name in os.environ if name.startswith("DAGWRIGHT_")]:
+    del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def database():
+    """Airflow's database, for tests that run whole DAGs."""
+    from airflow.utils import db
+
+    db.initdb()
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """`dagwright-task` replaced by fake_task.py."""
+    command = tmp_path / "dagwright-task"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -S {HERE / "fake_task.py"} "$@"\n')
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    return Fake(command, tmp_path / "record", monkeypatch)
+
+
+class Fake:
+    """What the fake is told, and what it was given."""
+
+    def __init__(self, command, record, monkeypatch):
+        self.command, self.record, self.monkeypatch = command, record, monkeypatch
+        monkeypatch.setenv("DAGWRIGHT_TASK_COMMAND", str(command))
+        monkeypatch.setenv("FAKE_RECORD", str(record))
+
+    def plays(self, **script):
+        """Set what it does next; see fake_task.py."""
+        self.monkeypatch.setenv("FAKE_SCRIPT", json.dumps(script))
+
+    def given(self):
+        """Return what each start was given, in order."""
+        return [json.loads(line) for line in self.record.read_text().splitlines()]
