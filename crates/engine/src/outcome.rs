@@ -13,7 +13,8 @@ pub struct RunOutcome {
     pub status: Status,
     /// Why, when it did not succeed.
     pub problem: Option<Problem>,
-    /// The sum of what the succeeded tasks counted.
+    /// The sum of what the succeeded tasks counted. Rows that partitions staged count when they were published: a sink
+    /// has them from its publish task, or `loaded` stays 0.
     pub counts: Counts,
     /// Every task instance, in the plan's order; a mapped task that never learnt its partitions stands for itself.
     pub tasks: Vec<TaskReport>,

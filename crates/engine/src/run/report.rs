@@ -2,8 +2,9 @@
 
 use dagwright_model::{
     code::Code,
+    plan::PlannedTask,
     record::{RunEnded, TaskEnded, TaskInstance},
-    task::{Counts, Problem, Status},
+    task::{Counts, Problem, Status, Work},
 };
 
 use super::{Instance, Phase, Run};
@@ -39,10 +40,31 @@ impl Run {
             for instance in instances {
                 report(instance.partition.as_ref().map(|partition| partition.index), Some(instance));
             }
-            let succeeded = instances.iter().filter(|instance| instance.has_succeeded());
-            succeeded.filter_map(|instance| instance.outcome.as_ref()).for_each(|outcome| counts.add(&outcome.counts));
+            for instance in instances.iter().filter(|instance| instance.has_succeeded()) {
+                if let Some(outcome) = &instance.outcome {
+                    counts.add(&self.accountable(planned, &outcome.counts));
+                }
+            }
         }
         Some(RunOutcome { status: ended.status, problem: ended.problem, counts, tasks })
+    }
+
+    /// Returns what of a task's counts goes into the run's: what it staged for a publish task, that one counts.
+    fn accountable(&self, planned: &PlannedTask, counts: &Counts) -> Counts {
+        let mut counts = counts.clone();
+        for (publisher, task) in self.plan.tasks.iter().zip(&self.tasks) {
+            match &publisher.spec.work {
+                Work::Publish(publish) if publish.staged_by == planned.spec.id => {
+                    if task.has_succeeded() {
+                        counts.sinks.remove(&publish.sink.name);
+                    } else if let Some(staged) = counts.sinks.get_mut(&publish.sink.name) {
+                        staged.loaded = 0;
+                    }
+                }
+                Work::Publish(_) | Work::Split(_) | Work::Move(_) | Work::Cleanup => {}
+            }
+        }
+        counts
     }
 
     /// Returns the tries that ended in earlier engines, for whoever watches a continued run.

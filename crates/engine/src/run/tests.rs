@@ -13,7 +13,7 @@ use dagwright_model::{
 use super::{Effect, Event, Misfit, Run};
 use crate::{
     Error,
-    tests::fixture::{failed, instance, mapped, plan, split, split_in, started, succeeded, task, teardown},
+    tests::fixture::{failed, instance, mapped, plan, publish, split, split_in, started, succeeded, task, teardown},
 };
 
 /// A run, and everything it recorded.
@@ -172,6 +172,20 @@ fn a_mapped_task_runs_once_for_each_partition() {
     let outcome = failing.run.outcome(|_| Default::default()).expect("ended");
     let attempts: Vec<_> = outcome.tasks.iter().map(|task| (task.instance.to_string(), task.attempts)).collect();
     assert_eq!(attempts, [("s", 1), ("m", 0), ("publish", 0), ("z", 1)].map(|(id, tries)| (id.to_string(), tries)));
+}
+
+#[test]
+fn staged_rows_count_once_and_only_when_they_are_published() {
+    for (published, wanted) in [(succeeded(), (1, 1)), (failed(Code::SinkDrifted), (2, 0))] {
+        let mut run = Bench::new(plan(vec![split("s", 2), mapped("m", "s"), publish("p", "m")]));
+        run.begin("launch s #1");
+        run.end("s", 1, split_in(2), "launch m[0] #1, launch m[1] #1");
+        run.end("m[0]", 1, succeeded(), "");
+        run.end("m[1]", 1, succeeded(), "launch p #1");
+        run.end("p", 1, published.clone(), if wanted.1 > 0 { "Succeeded" } else { "Failed DW0403" });
+        let counts = run.run.outcome(|_| Default::default()).expect("ended").counts;
+        assert_eq!(counts.sinks.values().map(|sink| (sink.produced, sink.loaded)).collect::<Vec<_>>(), [wanted]);
+    }
 }
 
 #[test]

@@ -10,10 +10,10 @@ use dagwright_model::{
     message::{Cost, Role},
     plan::{PLAN_VERSION, Plan, PlannedTask},
     record::{Accepted, Ingress, Purpose, Record, RecordBody, RunStarted, TaskInstance},
-    spec::{Airflow, Locator, LossyCast, OnMissing, Policy, Ragged, Retries, SchemaChange},
+    spec::{Airflow, Locator, LossyCast, OnMissing, Policy, Ragged, Retries, SchemaChange, SinkMode, WriteOptions},
     task::{
-        Counts, Outcome, Partition, PartitionRange, Problem, SinkCounts, SourceRead, Split, SplitBy, Status,
-        TASK_VERSION, TaskSpec, Work,
+        Counts, Outcome, Partition, PartitionRange, Problem, Publish, SinkCounts, SinkWrite, SourceRead, Split,
+        SplitBy, Status, TASK_VERSION, TaskSpec, Work, WriteStrategy,
     },
     units::{ByteSize, Span},
 };
@@ -92,6 +92,30 @@ pub(crate) fn split(id: &str, partitions_max: u32) -> PlannedTask {
 
 pub(crate) fn mapped(id: &str, over: &str) -> PlannedTask {
     PlannedTask { mapped_over: Some(TaskId(over.into())), ..task(id, &[over]) }
+}
+
+/// Publishes what a mapped task staged for the sink that [`succeeded`] counts rows of.
+pub(crate) fn publish(id: &str, staged_by: &str) -> PlannedTask {
+    let sink = SinkWrite {
+        name: name("sink"),
+        relation: name("source"),
+        locator: Locator::Uri("out/".into()),
+        format: None,
+        write: WriteOptions::default(),
+        mode: SinkMode::Append,
+        strategy: WriteStrategy::PartitionStaging,
+        columns: Vec::new(),
+        lossy: LossyCast::Reject,
+        key: Vec::new(),
+        dedupe: Vec::new(),
+        min_rows: 0,
+        meta_columns: false,
+        changes: Vec::new(),
+        cursors: Vec::new(),
+    };
+    let mut task = task(id, &[staged_by]);
+    task.spec.work = Work::Publish(Publish { sink, staged_by: TaskId(staged_by.into()) });
+    task
 }
 
 pub(crate) fn connected(id: &str, connection: &str) -> PlannedTask {
