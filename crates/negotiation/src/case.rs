@@ -188,19 +188,16 @@ impl<'a> Case<'a> {
 
     /// Returns the sources that a relation is made from.
     #[must_use]
-    pub fn origins(&self, relation: &Name) -> BTreeSet<Name> {
-        let mut found = BTreeSet::new();
-        let mut open = vec![relation.clone()];
-        let mut seen = BTreeSet::new();
+    pub fn origins(&self, relation: &Name) -> BTreeSet<&'a Name> {
+        let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut open = vec![relation.as_str()];
         while let Some(next) = open.pop() {
-            if !seen.insert(next.clone()) {
+            if !seen.insert(next) {
                 continue;
             }
-            match self.step(&next) {
-                Some(step) => open.extend(step.inputs.iter().cloned()),
-                None => {
-                    found.insert(next);
-                }
+            match self.facts.typing.steps.iter().find(|step| step.name.as_str() == next) {
+                Some(step) => open.extend(step.inputs.iter().map(Name::as_str)),
+                None => found.extend(self.spec.sources.get_key_value(next).map(|(name, _)| name)),
             }
         }
         found

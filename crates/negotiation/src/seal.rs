@@ -335,7 +335,7 @@ impl Draft<'_> {
                 && sink.mode == SinkMode::Append
                 && matches!(sink.locator, Locator::Table { .. }),
             changes: write.edits.clone(),
-            cursors: case.origins(&sink.from).iter().filter_map(cursor).collect(),
+            cursors: case.origins(&sink.from).into_iter().filter_map(cursor).collect(),
         }
     }
 

@@ -151,7 +151,7 @@ impl Way<'_> {
         let sink = &case.spec.sinks[name];
         let (mut rows, mut bytes) = (0, 0);
         for source in case.origins(&sink.from) {
-            if let Some(profile) = case.profile(&source) {
+            if let Some(profile) = case.profile(source) {
                 rows = rows.max(profile.rows.value);
                 bytes = bytes.max(profile.bytes.value);
             }
