@@ -219,7 +219,7 @@ pub struct Commit {
 /// DW0601 when the connection is not defined, DW0110 when no connector reads it.
 pub fn source_for(locator: &Locator, environment: &Environment) -> Result<Box<dyn Source>> {
     match kind_of(locator, environment)? {
-        Kind::Files => Err(unsupported(locator, "files")),
+        Kind::Files => Ok(Box::new(files::FileSource::new())),
         Kind::Postgres => Err(unsupported(locator, "postgresql")),
     }
 }
@@ -230,7 +230,7 @@ pub fn source_for(locator: &Locator, environment: &Environment) -> Result<Box<dy
 /// As [`source_for`].
 pub fn sink_for(locator: &Locator, environment: &Environment) -> Result<Box<dyn Sink>> {
     match kind_of(locator, environment)? {
-        Kind::Files => Err(unsupported(locator, "files")),
+        Kind::Files => Ok(Box::new(files::FileSink::new())),
         Kind::Postgres => Err(unsupported(locator, "postgresql")),
     }
 }
