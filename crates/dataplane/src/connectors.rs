@@ -220,7 +220,7 @@ pub struct Commit {
 pub fn source_for(locator: &Locator, environment: &Environment) -> Result<Box<dyn Source>> {
     match kind_of(locator, environment)? {
         Kind::Files => Ok(Box::new(files::FileSource::new())),
-        Kind::Postgres => Err(unsupported(locator, "postgresql")),
+        Kind::Postgres => Ok(Box::new(postgres::PostgresSource::new())),
     }
 }
 
@@ -231,7 +231,7 @@ pub fn source_for(locator: &Locator, environment: &Environment) -> Result<Box<dy
 pub fn sink_for(locator: &Locator, environment: &Environment) -> Result<Box<dyn Sink>> {
     match kind_of(locator, environment)? {
         Kind::Files => Ok(Box::new(files::FileSink::new())),
-        Kind::Postgres => Err(unsupported(locator, "postgresql")),
+        Kind::Postgres => Ok(Box::new(postgres::PostgresSink::new())),
     }
 }
 

@@ -14,13 +14,13 @@
 //! A source folder that has a manifest is read by it; so is one sink another pipeline's source without ever being half
 //! a state. Deliberately absent: Avro, ORC, Excel, table formats.
 
-mod cast;
+pub(super) mod cast;
 mod chunk;
 mod column;
 mod csv;
 mod cursor;
 mod encode;
-mod fault;
+pub(super) mod fault;
 mod filter;
 mod format;
 mod input;
@@ -29,13 +29,13 @@ mod json;
 mod listing;
 mod location;
 mod manifest;
-mod mask;
+pub(super) mod mask;
 mod ndjson;
 mod output;
 mod parquet_bytes;
 mod parquet_read;
 mod profile;
-mod rows;
+pub(super) mod rows;
 mod sink;
 mod text;
 mod value;
