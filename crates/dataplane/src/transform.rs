@@ -64,8 +64,8 @@ pub struct Limits {
     pub temp: Option<PathBuf>,
     /// How many streams a plan has.
     pub cores: usize,
-    /// Whether to get by with little memory: joins sort, merge and spill instead of hashing in memory, one stream
-    /// at a time has the pool to itself, and batches are small.
+    /// Whether to get by with little memory: joins sort, merge and spill instead of hashing in memory, few
+    /// streams share the pool, and batches are small.
     pub frugal: bool,
 }
 
@@ -106,7 +106,8 @@ impl Session {
             .with_disk_manager_builder(disk)
             .build_arc()
             .map_err(|error| run_failure("staging", &error))?;
-        let (cores, batch_rows) = if limits.frugal { (1, BATCH_ROWS_FRUGAL) } else { (limits.cores, BATCH_ROWS) };
+        // DataFusion joins a single stream by hash whatever it is told: two are the fewest that sort and merge.
+        let (cores, batch_rows) = if limits.frugal { (2, BATCH_ROWS_FRUGAL) } else { (limits.cores, BATCH_ROWS) };
         let mut config = SessionConfig::new()
             .with_target_partitions(cores)
             .with_batch_size(batch_rows)
