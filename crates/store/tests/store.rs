@@ -83,7 +83,7 @@ fn one_process_owns_a_folder() {
     assert_eq!(refused.code(), Code::StoreBusy);
     // Who waits gets it as soon as the owner lets go.
     thread::scope(|scope| {
-        let (begun, begins) = mpsc::channel();
+        let (begun, begins) = mpsc::sync_channel(1);
         let path = folder.path();
         let waiter = scope.spawn(move || {
             begun.send(()).expect("heard");
