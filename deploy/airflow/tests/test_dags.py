@@ -44,7 +44,10 @@ def test_partitions_are_mapped(dags, fake):
     given = fake.given()
     assert [task["task"]["id"] for task in given] == ["split_source", *["load_sink"] * 3, "publish_sink", "cleanup"]
     partitions = [task["run"]["partition"] and task["run"]["partition"]["index"] for task in given]
-    assert (partitions[0], sorted(partitions[1:4]), partitions[4:]) == (None, [0, 1, 2], [None, None])
+    assert (partitions[0], sorted(partitions[1:4])) == (None, [0, 1, 2])
+    # The publish is told how many there must be.
+    assert given[4]["run"]["partition"]["count"] == 3
+    assert given[5]["run"]["partition"] is None
     assert {task["run"]["effect"] for task in given} == {f"parts/{run.run_id}"}
     assert {(task["run"]["generation"], task["run"]["attempt"]) for task in given} == {(0, 1)}
     assert {task["run"]["interval"] is None for task in given} == {True}

@@ -1,7 +1,9 @@
 //! Compiled DAGs in real Airflows: 2.11.2 and 3.3.2, each with its own home, SQLite, and no examples.
 //!
-//! Both import every golden of the compiler. The
+//! Both import every golden of the compiler, and run two of them on real data with the real `dagwright-task`. The
 //! operators' own tests, which need an Airflow but no Dagwright, run here too.
+
+mod real_data;
 
 use std::{
     collections::BTreeMap,

@@ -79,6 +79,10 @@ class DagwrightOperator(BaseOperator):
         """Return what goes to XCom."""
         return outcome["counts"]
 
+    def partition_in(self, context: Mapping[str, Any], sealed: plan.Plan) -> dict[str, Any] | None:  # noqa: ARG002
+        """Return the partition that the task is told of."""
+        return self.partition
+
     def _prepare(self, context: Mapping[str, Any]) -> tuple[str, str, dict[str, str]]:
         """Return the command, the task run as JSON, and the environment."""
         try:
@@ -97,7 +101,8 @@ class DagwrightOperator(BaseOperator):
                 "DAGWRIGHT_TASK_COMMAND to its path"
             )
         try:
-            context_of_run = run.run_context(context, sealed, self.retries or 0, self.partition)
+            partition = self.partition_in(context, sealed)
+            context_of_run = run.run_context(context, sealed, self.retries or 0, partition)
         except run.RunError as error:
             raise AirflowFailException(f"DW0120: {error}") from error
         try:
@@ -167,6 +172,12 @@ class DagwrightPublish(DagwrightOperator):
 
     ui_color = "#dde7f6"
     kinds = frozenset({"publish"})
+
+    def partition_in(self, context: Mapping[str, Any], sealed: plan.Plan) -> dict[str, Any] | None:
+        """Return any of the partitions: its count says how many must have been staged."""
+        split = sealed.split_before(self.task_id)
+        partitions = context["ti"].xcom_pull(task_ids=split) if split else None
+        return partitions[0] if partitions else None
 
 
 class DagwrightCleanup(DagwrightOperator):

@@ -40,6 +40,11 @@ class Plan:
                 return dict(task["spec"])
         raise PlanError(f"plan {self.hash[:12]} has no task {task_id!r}; compile and deploy it again")
 
+    def split_before(self, task_id: str) -> str | None:
+        """Return the id of the split whose partitions a publish task makes visible."""
+        staged_by = self.task(task_id)["work"].get("staged_by")
+        return next((task["mapped_over"] for task in self.body["tasks"] if task["spec"]["id"] == staged_by), None)
+
 
 def read(path: str | Path) -> Plan:
     """Read a plan file and verify it against its hash and its name.
