@@ -1,1 +1,24 @@
-//! Actix actors: thin shells around the pure machines.
+//! Actix actors: thin shells around the pure machines of crate `negotiation`.
+//!
+//! The orchestrator and the extraction, transformation and loading agents are separate actors on threads of their own.
+//! They talk over the bus alone, with the messages of `/proto`, so it makes no difference whether they share a process.
+//! A handler decides nothing: it applies an event, persists, and performs the effects.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`team`] | the four agents of one host, and how to ask them |
+//! | `orchestrator`, `participant` | the actors |
+//! | `keeper` | delivers an agent's messages, and builds it anew when it panicked |
+//! | `observe` | questions to facts |
+//! | [`ports`], [`observer`] | what agents need from outside; the one that starts `dagwright-task` |
+
+mod keeper;
+mod observe;
+pub mod observer;
+mod orchestrator;
+mod participant;
+pub mod ports;
+pub mod team;
+
+pub use orchestrator::Negotiated;
+pub use team::{Error, Ports, Team};
