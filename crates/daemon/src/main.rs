@@ -1,3 +1,59 @@
-//! The binary dagwright.
+//! The binary `dagwright`: command line, settings, wiring.
+//!
+//! Everything that decides lives in other crates; nothing here knows of connectors or data. Answers go to standard
+//! output, everything else to standard error.
 
-fn main() {}
+mod changes;
+mod cli;
+mod config;
+mod desk;
+mod exit;
+mod interval;
+mod output;
+mod params;
+mod progress;
+mod refusal;
+mod render;
+mod spec_file;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    cli::{Arguments, Command, compile, diff, plan, run, schema, validate},
+    exit::Exit,
+    output::Output,
+};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log(arguments.common.verbose);
+    let output = Output::new(arguments.common.json);
+    let exit = actix::System::new().block_on(execute(&arguments, output));
+    exit.unwrap_or_else(|error| refusal::tell(&error, output)).into()
+}
+
+async fn execute(arguments: &Arguments, output: Output) -> anyhow::Result<Exit> {
+    let common = &arguments.common;
+    match &arguments.command {
+        Command::Run(arguments) => run::execute(arguments, common, output).await,
+        Command::Plan(arguments) => plan::execute(arguments, common, output).await,
+        Command::Compile(arguments) => compile::execute(arguments, common, output).await,
+        Command::Diff(arguments) => diff::execute(arguments, common, output).await,
+        Command::Validate(arguments) => validate::execute(arguments, output),
+        Command::Schema => schema::execute(output),
+    }
+}
+
+/// Logs to standard error: `RUST_LOG` decides, else how often `--verbose` was given.
+fn start_log(verbose: u8) {
+    let default = match verbose {
+        0 => "error",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}

@@ -1,0 +1,261 @@
+//! The configuration: `config/default.toml`, then the file given by `--config`, then `DAGWRIGHT__SECTION__KEY`.
+//!
+//! Connections also come from the environment as `DAGWRIGHT_CONN_<NAME>=postgresql://…`, which wins over a
+//! connection of the same name in a file. Unknown keys and bad values are refused. Secrets never print: see [`Secret`].
+
+use std::{
+    collections::BTreeMap,
+    env, fmt,
+    path::{Path, PathBuf},
+};
+
+use config::{Config as Layers, Environment, File, FileFormat};
+use dagwright_model::{id::Name, units::Span};
+use serde::Deserialize;
+
+/// Every setting with its default; also what `config/default.toml` documents.
+const DEFAULTS: &str = include_str!("../../../config/default.toml");
+
+/// The prefix of variables that define connections.
+const CONNECTION_PREFIX: &str = "DAGWRIGHT_CONN_";
+
+/// The effective configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) store: Store,
+    pub(crate) task: Task,
+    pub(crate) staging: Folder,
+    pub(crate) quarantine: Folder,
+    pub(crate) engine: Engine,
+    pub(crate) negotiation: Negotiation,
+    #[serde(default)]
+    pub(crate) connections: BTreeMap<Name, Connection>,
+}
+
+/// Where the event log is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Store {
+    pub(crate) path: PathBuf,
+}
+
+/// Which worker program to start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Task {
+    pub(crate) command: String,
+}
+
+/// A folder, as a path or URI; empty for the default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Folder {
+    pub(crate) uri: String,
+}
+
+/// Which engine runs plans, and how widely.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Engine {
+    #[serde(rename = "kind")]
+    _kind: EngineKind,
+    pub(crate) parallelism: usize,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum EngineKind {
+    Local,
+}
+
+/// The bounds of one negotiation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Negotiation {
+    pub(crate) rounds_max: u32,
+    pub(crate) alternatives_max: u32,
+    pub(crate) messages_max: u32,
+    pub(crate) deadline: Span,
+}
+
+/// A named connection of a configuration file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Connection {
+    url: Secret,
+    password_env: Option<String>,
+    #[serde(default)]
+    access: Access,
+    /// The namespaces whose pipelines may use it; absent: all.
+    namespaces: Option<Vec<Name>>,
+}
+
+/// What pipelines may do with a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+enum Access {
+    #[serde(rename = "read")]
+    Read,
+    #[serde(rename = "write")]
+    Write,
+    #[default]
+    #[serde(rename = "read,write")]
+    ReadWrite,
+}
+
+/// A text that never prints.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+/// Says why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the configuration is not valid")]
+    Invalid { source: config::ConfigError },
+    #[error("connection \"{name}\" takes its password from {variable}, which is not set")]
+    PasswordMissing { name: Name, variable: String },
+    #[error("the URL of connection \"{name}\" is not valid")]
+    BadUrl { name: Name, source: url::ParseError },
+    #[error("{variable} does not name a connection: its end must match [A-Z][A-Z0-9_]*")]
+    BadVariable { variable: String },
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads the defaults, `file` if given, and the environment.
+    pub(crate) fn load(file: Option<&Path>) -> Result<Self, Error> {
+        let mut layers = Layers::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(file) = file {
+            layers = layers.add_source(File::from(file).format(FileFormat::Toml));
+        }
+        let environment = Environment::with_prefix("DAGWRIGHT").prefix_separator("__").separator("__");
+        layers
+            .add_source(environment.try_parsing(true))
+            .build()
+            .and_then(Layers::try_deserialize)
+            .map_err(|source| Error::Invalid { source })
+    }
+
+    /// Returns the URLs of every connection a pipeline of `namespace` may use, passwords filled in.
+    pub(crate) fn connections(&self, namespace: Option<&Name>) -> Result<BTreeMap<Name, String>, Error> {
+        let mut urls = BTreeMap::new();
+        for (name, connection) in &self.connections {
+            if connection.is_open_to(namespace) {
+                urls.insert(name.clone(), connection.url(name)?);
+            }
+        }
+        for (variable, url) in env::vars() {
+            let Some(suffix) = variable.strip_prefix(CONNECTION_PREFIX) else { continue };
+            let name = Name::new(suffix.to_ascii_lowercase()).map_err(|_| Error::BadVariable { variable })?;
+            urls.insert(name, url);
+        }
+        Ok(urls)
+    }
+
+    /// Tells whether pipelines may read from a connection; connections of the environment are open.
+    pub(crate) fn may_read(&self, name: &Name) -> bool {
+        self.connections.get(name).is_none_or(|connection| connection.access != Access::Write)
+    }
+
+    /// Tells whether pipelines may write to a connection; connections of the environment are open.
+    pub(crate) fn may_write(&self, name: &Name) -> bool {
+        self.connections.get(name).is_none_or(|connection| connection.access != Access::Read)
+    }
+
+    /// Returns the staging folder as the task contract wants it: a URI, or an absolute path.
+    pub(crate) fn staging(&self) -> String {
+        self.folder(&self.staging, "staging")
+    }
+
+    /// Returns the quarantine folder, likewise.
+    pub(crate) fn quarantine(&self) -> String {
+        self.folder(&self.quarantine, "quarantine")
+    }
+
+    fn folder(&self, folder: &Folder, default: &str) -> String {
+        if folder.uri.contains("://") {
+            return folder.uri.clone();
+        }
+        let path = if folder.uri.is_empty() { self.store.path.join(default) } else { PathBuf::from(&folder.uri) };
+        std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned()
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    fn is_open_to(&self, namespace: Option<&Name>) -> bool {
+        match &self.namespaces {
+            None => true,
+            Some(allowed) => namespace.is_some_and(|namespace| allowed.contains(namespace)),
+        }
+    }
+
+    fn url(&self, name: &Name) -> Result<String, Error> {
+        let Some(variable) = &self.password_env else { return Ok(self.url.0.clone()) };
+        let missing = || Error::PasswordMissing { name: name.clone(), variable: variable.clone() };
+        let password = env::var(variable).map_err(|_| missing())?;
+        let mut url = url::Url::parse(&self.url.0).map_err(|source| Error::BadUrl { name: name.clone(), source })?;
+        url.set_password(Some(&password))
+            .map_err(|()| Error::BadUrl { name: name.clone(), source: url::ParseError::EmptyHost })?;
+        Ok(url.into())
+    }
+}
+
+// === impl Secret ===
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"***\"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::Config;
+
+    #[track_caller]
+    fn load(toml: &str) -> Result<Config, super::Error> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(toml.as_bytes()).unwrap();
+        Config::load(Some(file.path()))
+    }
+
+    #[test]
+    fn a_file_overrides_the_defaults() {
+        let config = load("[store]\npath = \"elsewhere\"\n[negotiation]\ndeadline = \"5s\"").unwrap();
+        assert_eq!(config.store.path.to_str(), Some("elsewhere"));
+        assert_eq!(config.negotiation.deadline.0, 5_000);
+        assert_eq!(config.negotiation.rounds_max, 4);
+        assert!(config.staging().ends_with("/elsewhere/staging"));
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_refused() {
+        for bad in ["[store]\npaht = \"x\"", "[engine]\nkind = \"airflw\"", "[connections.W]\nurl = \"postgresql://h\""]
+        {
+            assert!(load(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let config = load("[connections.w]\nurl = \"postgresql://u:hunter2@h/db\"").unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn access_and_namespaces_hold() {
+        let config =
+            load("[connections.w]\nurl = \"postgresql://h/db\"\naccess = \"read\"\nnamespaces = [\"a\"]").unwrap();
+        let name = "w".parse().unwrap();
+        assert!(config.may_read(&name) && !config.may_write(&name));
+        assert!(config.connections(Some(&"a".parse().unwrap())).unwrap().contains_key(&name));
+        assert!(!config.connections(Some(&"b".parse().unwrap())).unwrap().contains_key(&name));
+        assert!(!config.connections(None).unwrap().contains_key(&name));
+    }
+}
