@@ -1,0 +1,41 @@
+# Dagwright's commands. `make demo` and `make test` are all a newcomer needs.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+TOOLS := $(or $(DAGWRIGHT_TOOLS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dagwright)
+export DAGWRIGHT_TOOLS := $(TOOLS)
+export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: help demo build test tools lint audit bench clean
+
+help: ## Says what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+build: ## Builds both programs (development profile)
+	cargo build --locked --bins -p dagwright-daemon -p dagwright-dataplane
+
+demo: build ## Loads the flights in the repository, settles a conflict, and meets a deadlock
+	examples/demo.sh $(TARGET_DIR)/debug
+
+test: tools lint ## Installs what the tests need, then runs all of them
+	cargo build --locked --workspace --all-targets
+	tests/scripts/run.sh $(TARGET_DIR)/debug
+
+tools: ## Installs what the tests need (PostgreSQL, both Airflows, DuckDB, …) into $(DAGWRIGHT_TOOLS)
+	tests/scripts/tools.sh all
+
+lint: ## rustfmt, clippy, cargo-deny (bans, licences, sources), ruff, mypy
+	tests/scripts/lint.sh
+
+audit: ## cargo-deny's advisories; needs their database from the network
+	tests/scripts/tools.sh lint
+	cargo deny check advisories
+
+bench: ## Builds for release and measures against the peers, side by side
+	tests/bench/run.sh
+
+clean: ## Removes what was built
+	cargo clean

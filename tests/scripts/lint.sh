@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Everything that reads the sources without running them. Warnings count as errors.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+here=tests/scripts
+"$here/tools.sh" python
+"$here/tools.sh" lint
+tools=${DAGWRIGHT_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/dagwright}
+
+step() { printf '\n== %s\n' "$*"; }
+
+step rustfmt
+cargo fmt --all --check
+
+step clippy
+cargo clippy --locked --workspace --all-targets -- --deny warnings
+
+step cargo-deny
+PATH="$tools/bin:$PATH" cargo deny --locked check bans licenses sources
+
+step ruff
+"$tools/tools/bin/ruff" check .
+"$tools/tools/bin/ruff" format --check .
+
+step shellcheck
+git ls-files '*.sh' .ci/run | xargs "$tools/tools/bin/shellcheck" -x
