@@ -3,12 +3,12 @@
 use dagwright_model::task::Publish;
 
 use super::{Done, Failure, Task};
-use crate::tally::SinkTally;
+use crate::{staging, tally::SinkTally};
 
 pub(super) async fn run(task: &Task, work: &Publish) -> Result<Done, Failure> {
     let context = task.write_context(SinkTally::shared());
-    // How many instances were mapped is known to whoever starts this; 0 leaves it to what the parts say themselves.
-    let partitions = task.run.partition.as_ref().map_or(0, |partition| partition.count);
+    // Nobody tells this task how many instances were mapped; they noted it before they staged.
+    let partitions = staging::noted_partitions(&task.spec.pipeline, &task.run, &work.sink.name).await?;
     let counts = task.sink(&work.sink.locator)?.publish(&work.sink, partitions, &context).await?;
     let mut done = Done::default();
     done.counts.sinks.insert(work.sink.name.clone(), counts);
