@@ -140,7 +140,8 @@ pub trait Sink: Send + Sync {
     /// 04xx and 06xx codes.
     async fn begin(&self, write: &SinkWrite, context: &WriteContext) -> Result<Begin>;
 
-    /// Makes what mapped tasks staged visible, in one instant; `partitions` says how many there must be.
+    /// Makes what mapped tasks staged visible, in one instant; `partitions` says how many there must be, 0 leaves it
+    /// to what the staged parts say of themselves.
     ///
     /// A repeat finds its effect and returns the same counts.
     ///

@@ -15,7 +15,6 @@ use dagwright_model::{
     schema::{Column, DataType},
     task::RunContext,
 };
-use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -28,9 +27,6 @@ use crate::{
 
 /// The footer's key under which [`Extract`] stands.
 const FOOTER: &str = "dagwright.extract";
-
-/// The folder of notes beside a run's relations; no relation can have this name.
-const PARTITIONS: &str = "_partitions";
 
 /// The folder of temporary files beside the pipelines' folders.
 const TEMP: &str = ".tmp";
@@ -125,36 +121,6 @@ pub async fn read(
         openers.extend(file.openers(streams_each));
     }
     Ok(Staged { feed: Feed::Streams { openers, size: Some(size) }, extracts })
-}
-
-/// Notes how many partitions a sink is staged in, for the task that publishes them; every partition notes the same.
-///
-/// # Errors
-/// DW0606.
-pub async fn note_partitions(pipeline: &str, run: &RunContext, sink: &Name, count: u32) -> Result<()> {
-    let folder = folder(pipeline, run)?.child(PARTITIONS).child(sink.as_str());
-    let file = folder.file(&format!("{}-{count}", run.generation));
-    let put = folder.store().put(&file, object_store::PutPayload::new()).await;
-    put.map(drop).map_err(|error| unusable("the number of partitions could not be noted").caused_by(error))
-}
-
-/// Returns how many partitions a sink is staged in.
-///
-/// # Errors
-/// DW0606 when it was not noted, or differently by different partitions.
-pub async fn noted_partitions(pipeline: &str, run: &RunContext, sink: &Name) -> Result<u32> {
-    let folder = folder(pipeline, run)?.child(PARTITIONS).child(sink.as_str());
-    let files = folder.list().await?;
-    let counts: BTreeSet<u32> = files
-        .iter()
-        .filter_map(|file| file.location.filename()?.split_once('-'))
-        .filter(|(generation, _)| *generation == run.generation.to_string())
-        .filter_map(|(_, count)| count.parse().ok())
-        .collect();
-    match (counts.first(), counts.len()) {
-        (Some(count), 1) => Ok(*count),
-        _ => Err(unusable("it is not known how many partitions were staged; run the tasks that stage them again")),
-    }
 }
 
 /// Returns the folder of a task's temporary files; a new try of the same task removes what an earlier one left.

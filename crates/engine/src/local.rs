@@ -315,6 +315,8 @@ impl<'a, L: Launch> Shell<'a, L> {
             };
             connections.push((variable, url.clone()));
         }
+        // What makes partitions visible is told how many there are.
+        let partition = partition.or_else(|| self.run.published(planned).cloned());
         let task = TaskRun { task: planned.spec.clone(), run: started.context(attempt, partition) };
         Ok(Order { task, connections })
     }

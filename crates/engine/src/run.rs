@@ -264,6 +264,13 @@ impl Run {
         self.positions.get(task).map(|position| &self.plan.tasks[*position])
     }
 
+    /// Returns one of the partitions that a publish task is to make visible; its `count` says how many there are.
+    pub(crate) fn published(&self, task: &PlannedTask) -> Option<&Partition> {
+        let Work::Publish(publish) = &task.spec.work else { return None };
+        let position = self.positions.get(&publish.staged_by)?;
+        self.tasks[*position].instances.as_ref()?.first()?.partition.as_ref()
+    }
+
     fn begin(&mut self, started: Box<RunStarted>, effects: &mut Vec<Effect>) {
         if self.started.is_none() {
             self.record(RecordBody::RunStarted(started), effects);

@@ -11,7 +11,7 @@ use std::{
 use dagwright_model::{
     code::Code,
     id::Name,
-    task::{Counts, Move, Output, SinkCounts, WriteStrategy},
+    task::{Counts, Move, Output, SinkCounts},
 };
 use futures::{StreamExt, future::try_join_all};
 
@@ -380,17 +380,6 @@ impl<'a> Attempt<'a> {
                 _ => 0,
             };
             let cursors = cursors.remove(&name).unwrap_or_default();
-            let staged_in =
-                task.run.partition.as_ref().filter(|_| sink.write.strategy == WriteStrategy::PartitionStaging);
-            if let Some(partition) = staged_in {
-                // Before it is staged: what publishes must never take fewer parts for all of them.
-                let noted = staging::note_partitions(&task.spec.pipeline, &task.run, &name, partition.count).await;
-                if let Err(error) = noted {
-                    failure = Some(error);
-                    sink.abort().await;
-                    continue;
-                }
-            }
             match sink.commit(gated, cursors).await {
                 Ok(counts) => drop(done.counts.sinks.insert(name, counts)),
                 Err(error) => failure = Some(error),
