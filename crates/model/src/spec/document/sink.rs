@@ -27,7 +27,7 @@ pub struct Sink {
     pub key: Vec<String>,
     /// Which of several rows with the same key wins.
     pub dedupe: Option<Dedupe>,
-    /// Fewer rows than this fail the run before anything becomes visible; 1.
+    /// Fewer rows than this fail the run before anything becomes visible; 1, or 0 where a source is incremental.
     pub min_rows: Option<u64>,
     /// Whether an append to a table carries `_dagwright_run_id`, by which a cleared run finds its rows; true.
     pub meta_columns: Option<bool>,

@@ -50,14 +50,16 @@ fn sink(sink: document::Sink, relations: &Relations, site: &Site<'_>, report: &m
         let message = "`meta_columns` is for appends to a table";
         report.push(Code::SpecConflict, &site.key("meta_columns"), message, "remove it");
     }
+    let from = from?;
+    let min_rows = sink.min_rows.unwrap_or_else(|| min_rows(&from, relations));
     Some(Sink {
         locator,
-        from: from?,
+        from,
         format,
         mode: sink.mode,
         key: sink.key,
         dedupe: dedupe.unwrap_or_default(),
-        min_rows: sink.min_rows.unwrap_or(1),
+        min_rows,
         meta_columns: appends_rows && sink.meta_columns.unwrap_or(true),
         write,
     })
@@ -141,6 +143,13 @@ fn check_mode(sink: &document::Sink, locator: &Locator, site: &Site<'_>, report:
 }
 
 /// Checks that what is new since the last run is written in a mode that means something.
+/// Returns how many rows a run must bring when the spec does not say: an empty result is a surprise, except from a source
+/// that hands on only what is new.
+fn min_rows(from: &Name, relations: &Relations) -> u64 {
+    let is_incremental = |name: &Name| relations.sources.get(name).is_some_and(|source| source.incremental.is_some());
+    if relations.origins(from).into_iter().any(is_incremental) { 0 } else { 1 }
+}
+
 fn check_incremental(sink: &document::Sink, from: &Name, relations: &Relations, site: &Site<'_>, report: &mut Report) {
     for name in relations.origins(from) {
         let Some(incremental) = relations.sources.get(name).and_then(|source| source.incremental.as_ref()) else {
