@@ -4,7 +4,10 @@
 //! keeper owns the subscription and a factory instead. It delivers nothing twice: the session hears that the agent was
 //! started anew, asks again what matters, and gives up on an agent that ends again and again.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use actix::{Actor, Addr, Context, Handler, Message};
 use dagwright_bus::{Bus, Subscription, Topic, envelope};
@@ -15,7 +18,7 @@ use dagwright_model::message::{Envelope, Party};
 #[rtype(result = "()")]
 pub(crate) struct Deliver(pub(crate) Envelope);
 
-/// Subscribes `party` and keeps its agent: `build` starts one, `restarted` hears of each further one.
+/// Subscribes `party` and keeps its agent while `on_duty`: `build` starts one, `restarted` hears of each further one.
 ///
 /// # Errors
 /// When the bus was shut down.
@@ -24,12 +27,13 @@ pub(crate) async fn keep<A>(
     party: Party,
     build: impl Fn() -> Addr<A> + 'static,
     restarted: impl Fn(Party) + 'static,
+    on_duty: Arc<AtomicBool>,
 ) -> Result<(), dagwright_bus::Error>
 where
     A: Actor<Context = Context<A>> + Handler<Deliver>,
 {
     let subscription = bus.subscribe(Topic::Agents, &party.to_string()).await?;
-    actix::spawn(deliver_all(subscription, party, build, restarted));
+    actix::spawn(deliver_all(subscription, party, build, restarted, on_duty));
     Ok(())
 }
 
@@ -38,6 +42,7 @@ async fn deliver_all<A>(
     party: Party,
     build: impl Fn() -> Addr<A>,
     restarted: impl Fn(Party),
+    on_duty: Arc<AtomicBool>,
 ) where
     A: Actor<Context = Context<A>> + Handler<Deliver>,
 {
@@ -53,6 +58,9 @@ async fn deliver_all<A>(
         };
         let session = envelope.session.clone();
         if agent.send(Deliver(envelope)).await.is_err() {
+            if !on_duty.load(Relaxed) {
+                return;
+            }
             tracing::error!(%party, %session, "agent panicked, building it anew");
             agent = build();
             restarted(party.clone());

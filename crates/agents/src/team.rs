@@ -1,6 +1,12 @@
 //! The four agents of one host, and how to ask them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use actix::{Actor, Addr, Arbiter};
 use dagwright_bus::Bus;
@@ -37,6 +43,8 @@ pub struct Ports {
 pub struct Team {
     orchestrator: Addr<OrchestratorAgent>,
     arbiters: Vec<Arbiter>,
+    /// Cleared when the team is dropped: its agents then end on purpose.
+    on_duty: Arc<AtomicBool>,
 }
 
 /// Says why a negotiation has no outcome.
@@ -61,6 +69,7 @@ impl Team {
     /// # Errors
     /// [`Error::Bus`] when they cannot talk.
     pub async fn start(ports: Ports) -> Result<Self, Error> {
+        let on_duty = Arc::new(AtomicBool::new(true));
         let mut arbiters = vec![Arbiter::new()];
         let orchestrator = {
             let ports = ports.clone();
@@ -73,7 +82,8 @@ impl Team {
         };
         let inbox = orchestrator.clone();
         // The orchestrator is not built anew here: its sessions are in memory, and whoever asked hears that it is lost.
-        keep(ports.bus.clone(), Party::sole(Role::Orchestrator), move || inbox.clone(), |_| {}).await?;
+        keep(ports.bus.clone(), Party::sole(Role::Orchestrator), move || inbox.clone(), |_| {}, on_duty.clone())
+            .await?;
         let Ports { bus, observer, store, clock } = ports;
         let facts = Arc::new(Facts { observer, clock, store });
         for role in Role::PARTICIPANTS {
@@ -86,9 +96,10 @@ impl Team {
                 ParticipantAgent::start_in_arbiter(&handle, move |_| agent)
             };
             let orchestrator = orchestrator.clone();
-            keep(bus.clone(), party, build, move |party| orchestrator.do_send(Restarted(party))).await?;
+            keep(bus.clone(), party, build, move |party| orchestrator.do_send(Restarted(party)), on_duty.clone())
+                .await?;
         }
-        Ok(Self { orchestrator, arbiters })
+        Ok(Self { orchestrator, arbiters, on_duty })
     }
 
     /// Negotiates over a spec for a request whose acceptance is in the ledger, up to `next_sequence`.
@@ -111,6 +122,7 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
+        self.on_duty.store(false, Relaxed);
         for arbiter in &self.arbiters {
             arbiter.stop();
         }

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, fmt};
 
 use dagwright_model::{
     canonical,
-    id::TaskId,
+    id::{Name, TaskId},
     plan::{Plan, PlannedTask},
-    task::{Output, SchemaEdit, SinkWrite, Work},
+    task::{Output, SchemaEdit, SinkWrite, TaskSpec, Work},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -42,14 +42,14 @@ pub(crate) struct Change {
     pub(crate) risk: Risk,
 }
 
-/// Returns the changes from `old` to `new`, tasks in the new plan's order; none for equal plans.
+/// Returns the changes from `old` to `new`, tasks in the new plan's order.
+///
+/// Only what is done counts: other costs and reasons make another plan, but no change. Nor does it count that a sink
+/// needs no further schema change because the last run made it.
 pub(crate) fn between(old: Option<&Plan>, new: &Plan) -> Vec<Change> {
     let Some(old) = old else {
         return new.tasks.iter().map(|task| added(task, Risk::Medium)).collect();
     };
-    if old.hash() == new.hash() {
-        return Vec::new();
-    }
     let known: BTreeMap<&TaskId, &PlannedTask> = old.tasks.iter().map(|task| (&task.spec.id, task)).collect();
     let mut changes = frame(old, new);
     for task in &new.tasks {
@@ -61,15 +61,6 @@ pub(crate) fn between(old: Option<&Plan>, new: &Plan) -> Vec<Change> {
     for task in old.tasks.iter().filter(|task| new.task(&task.spec.id).is_none()) {
         let risk = if writes(task).next().is_some() { Risk::High } else { Risk::Low };
         changes.push(change(Kind::Removed, task.spec.id.to_string(), "no longer runs".into(), risk));
-    }
-    if changes.is_empty() {
-        // Costs and reasons are part of the plan too.
-        changes.push(change(
-            Kind::Changed,
-            "reasons".into(),
-            "other costs or rationales, the same tasks".into(),
-            Risk::Low,
-        ));
     }
     changes
 }
@@ -104,7 +95,7 @@ fn added(task: &PlannedTask, risk: Risk) -> Change {
 fn task_changes(before: &PlannedTask, after: &PlannedTask) -> Vec<Change> {
     let subject = || after.spec.id.to_string();
     let mut changes = Vec::new();
-    if canonical::hash(&before.spec) != canonical::hash(&after.spec) {
+    if canonical::hash(&without_edits_made(before, after)) != canonical::hash(&after.spec) {
         let (what, risk) = spec_change(before, after);
         changes.push(change(Kind::Changed, subject(), what, risk));
     }
@@ -116,6 +107,28 @@ fn task_changes(before: &PlannedTask, after: &PlannedTask) -> Vec<Change> {
         changes.push(change(Kind::Changed, subject(), what, Risk::Low));
     }
     changes
+}
+
+/// Returns the old task without the schema changes that the new one no longer needs.
+fn without_edits_made(before: &PlannedTask, after: &PlannedTask) -> TaskSpec {
+    let needless = |name: &Name| writes(after).any(|sink| sink.name == *name && sink.changes.is_empty());
+    let mut spec = before.spec.clone();
+    let mut sinks: Vec<&mut SinkWrite> = match &mut spec.work {
+        Work::Move(work) => work
+            .outputs
+            .iter_mut()
+            .filter_map(|output| match output {
+                Output::Sink(sink) => Some(sink),
+                Output::Staged { .. } => None,
+            })
+            .collect(),
+        Work::Publish(publish) => vec![&mut publish.sink],
+        Work::Split(_) | Work::Cleanup => Vec::new(),
+    };
+    for sink in sinks.iter_mut().filter(|sink| needless(&sink.name)) {
+        sink.changes.clear();
+    }
+    spec
 }
 
 fn spec_change(before: &PlannedTask, after: &PlannedTask) -> (String, Risk) {
@@ -148,14 +161,16 @@ fn spec_change(before: &PlannedTask, after: &PlannedTask) -> (String, Risk) {
 }
 
 fn writes(task: &PlannedTask) -> impl Iterator<Item = &SinkWrite> {
-    let outputs = match &task.spec.work {
-        Work::Move(work) => work.outputs.as_slice(),
-        Work::Split(_) | Work::Publish(_) | Work::Cleanup => &[],
+    let (outputs, published) = match &task.spec.work {
+        Work::Move(work) => (work.outputs.as_slice(), None),
+        Work::Publish(publish) => (&[][..], Some(&publish.sink)),
+        Work::Split(_) | Work::Cleanup => (&[][..], None),
     };
-    outputs.iter().filter_map(|output| match output {
+    let written = outputs.iter().filter_map(|output| match output {
         Output::Sink(sink) => Some(sink),
         Output::Staged { .. } => None,
-    })
+    });
+    written.chain(published)
 }
 
 fn edits_risk(edits: &[SchemaEdit]) -> Risk {

@@ -86,6 +86,14 @@ pub(crate) async fn inspect(
     })
 }
 
+/// Rounds down to three significant bits: free space changes with every log line, and facts that mean the same are to
+/// be equal bytes.
+fn coarse(bytes: u64) -> u64 {
+    const BITS: u32 = 3;
+    let dropped = (u64::BITS - bytes.leading_zeros()).saturating_sub(BITS);
+    bytes >> dropped << dropped
+}
+
 /// Tells whether files can be made in the nearest folder that exists, and how much space is there.
 fn local(path: &str) -> (bool, Option<u64>) {
     let mut folder = if path.ends_with('/') { Some(Path::new(path)) } else { Path::new(path).parent() };
@@ -94,8 +102,9 @@ fn local(path: &str) -> (bool, Option<u64>) {
             let writable = access(found, AccessFlags::W_OK | AccessFlags::X_OK).is_ok();
             // The widths of these differ between systems.
             #[allow(clippy::unnecessary_cast, clippy::useless_conversion, reason = "platforms differ")]
-            let free =
-                statvfs(found).ok().map(|found| u64::from(found.blocks_available()) * u64::from(found.fragment_size()));
+            let free = statvfs(found)
+                .ok()
+                .map(|found| coarse(u64::from(found.blocks_available()) * u64::from(found.fragment_size())));
             return (writable, free);
         }
         if found.exists() {
