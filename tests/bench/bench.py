@@ -134,14 +134,20 @@ def measure(contender: Contender) -> Sample:
 def postgres() -> Iterator[str]:
     """Starts a throwaway server for the length of a block and yields its URL."""
     with tempfile.TemporaryDirectory(prefix="dagwright-bench-") as folder:
-        os.chmod(folder, 0o755)
+        Path(folder).chmod(0o755)
         script = ROOT / "tests/scripts/postgres.sh"
         data = f"{folder}/postgres"
         start = [script, "start", data, str(os.getpid())]
         url = subprocess.run(start, check=True, capture_output=True, text=True).stdout.strip()
         try:
             # The tests' server trades durability for speed; nobody's warehouse does.
-            for setting in ("fsync = on", "synchronous_commit = on", "full_page_writes = on", "shared_buffers = '512MB'", "max_wal_size = '4GB'"):
+            for setting in (
+                "fsync = on",
+                "synchronous_commit = on",
+                "full_page_writes = on",
+                "shared_buffers = '512MB'",
+                "max_wal_size = '4GB'",
+            ):
                 psql(url, f"alter system set {setting}")
             subprocess.run([script, "stop", data], check=True)
             subprocess.run(start, check=True, capture_output=True)
@@ -152,7 +158,12 @@ def postgres() -> Iterator[str]:
 
 def psql(url: str, sql: str) -> str:
     """Runs SQL and returns what it prints."""
-    done = subprocess.run(["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", url, "-c", sql], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", url, "-c", sql],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return done.stdout.strip()
 
 
@@ -161,7 +172,20 @@ def generate(folder: Path, scale: str) -> Path:
     path = folder / f"lineitem-sf{scale}.csv"
     if not path.exists():
         part = folder / f"generating-sf{scale}"
-        subprocess.run([TOOLS / "tools/bin/tpchgen-cli", "-s", scale, "--tables", "lineitem", "--format", "csv", "--output-dir", part], check=True)
+        subprocess.run(
+            [
+                TOOLS / "tools/bin/tpchgen-cli",
+                "-s",
+                scale,
+                "--tables",
+                "lineitem",
+                "--format",
+                "csv",
+                "--output-dir",
+                part,
+            ],
+            check=True,
+        )
         (part / "lineitem.csv").rename(path)
         shutil.rmtree(part)
     return path
@@ -192,16 +216,26 @@ def contenders(bin_dir: Path, csv: Path, work: Path, url: str) -> list[Contender
         psql(url, "checkpoint")
 
     def parquet(pattern: str) -> Callable[[], tuple]:
-        return lambda: tuple(str(value) for value in duckdb.sql(f"select {CHECKSUM} from '{out}/{pattern}'").fetchall()[0])
+        return lambda: tuple(
+            str(value) for value in duckdb.sql(f"select {CHECKSUM} from '{out}/{pattern}'").fetchall()[0]
+        )
 
     def table() -> tuple:
         return tuple(psql(url, f"select {CHECKSUM} from lineitem").split("|"))
 
     store = str(work / "store")
-    names = ", ".join(f"'{part.split()[0]}': '{' '.join(part.split()[1:])}'" for part in LINEITEM.replace("decimal(15,2)", "decimal(15;2)").split(",")).replace("decimal(15;2)", "decimal(15,2)")
+    names = ", ".join(
+        f"'{part.split()[0]}': '{' '.join(part.split()[1:])}'"
+        for part in LINEITEM.replace("decimal(15,2)", "decimal(15;2)").split(",")
+    ).replace("decimal(15;2)", "decimal(15,2)")
     environment = {"DAGWRIGHT__STORE__PATH": store, "DAGWRIGHT_CONN_WAREHOUSE": url}
     to_parquet = spec(work, "lineitem_parquet", csv, f"{{ uri: {out}/lineitem.parquet, mode: replace }}")
-    to_postgres = spec(work, "lineitem_postgres", csv, "{ connection: warehouse, table: public.lineitem, mode: append, meta_columns: false }")
+    to_postgres = spec(
+        work,
+        "lineitem_postgres",
+        csv,
+        "{ connection: warehouse, table: public.lineitem, mode: append, meta_columns: false }",
+    )
     dagwright = str(bin_dir / "dagwright")
 
     def fresh_run(then: Callable[[], None]) -> Callable[[], None]:
@@ -211,12 +245,39 @@ def contenders(bin_dir: Path, csv: Path, work: Path, url: str) -> list[Contender
 
         return prepare
 
-    duck = f"copy (select * from read_csv('{csv}', columns={{{names}}}, header=true)) to '{out}/duckdb.parquet' (format parquet, compression zstd)"
+    read = f"read_csv('{csv}', columns={{{names}}}, header=true)"
+    duck = f"copy (select * from {read}) to '{out}/duckdb.parquet' (format parquet, compression zstd)"
     return [
-        Contender("CSV → Parquet (zstd)", "DuckDB " + duckdb.__version__, fresh_folder, [sys.executable, "-c", f'import duckdb; duckdb.sql("""{duck}""")'], parquet("duckdb.parquet")),
-        Contender("CSV → Parquet (zstd)", "Dagwright", fresh_run(fresh_folder), [dagwright, "run", str(to_parquet)], parquet("lineitem.parquet"), environment),
-        Contender("CSV → PostgreSQL", "psql \\copy", fresh_table, ["psql", "-X", "-q", url, "-c", f"\\copy lineitem from '{csv}' with (format csv, header)"], table),
-        Contender("CSV → PostgreSQL", "Dagwright", fresh_run(fresh_table), [dagwright, "run", str(to_postgres)], table, environment),
+        Contender(
+            "CSV → Parquet (zstd)",
+            "DuckDB " + duckdb.__version__,
+            fresh_folder,
+            [sys.executable, "-c", f'import duckdb; duckdb.sql("""{duck}""")'],
+            parquet("duckdb.parquet"),
+        ),
+        Contender(
+            "CSV → Parquet (zstd)",
+            "Dagwright",
+            fresh_run(fresh_folder),
+            [dagwright, "run", str(to_parquet)],
+            parquet("lineitem.parquet"),
+            environment,
+        ),
+        Contender(
+            "CSV → PostgreSQL",
+            "psql \\copy",
+            fresh_table,
+            ["psql", "-X", "-q", url, "-c", f"\\copy lineitem from '{csv}' with (format csv, header)"],
+            table,
+        ),
+        Contender(
+            "CSV → PostgreSQL",
+            "Dagwright",
+            fresh_run(fresh_table),
+            [dagwright, "run", str(to_postgres)],
+            table,
+            environment,
+        ),
     ]
 
 
@@ -227,7 +288,14 @@ def demo(bin_dir: Path, work: Path) -> Contender:
     def prepare() -> None:
         shutil.rmtree(store, ignore_errors=True)
 
-    return Contender("demo: examples/flights.yaml", "Dagwright", prepare, [str(bin_dir / "dagwright"), "run", str(ROOT / "examples/flights.yaml")], tuple, {"DAGWRIGHT__STORE__PATH": store})
+    return Contender(
+        "demo: examples/flights.yaml",
+        "Dagwright",
+        prepare,
+        [str(bin_dir / "dagwright"), "run", str(ROOT / "examples/flights.yaml")],
+        tuple,
+        {"DAGWRIGHT__STORE__PATH": store},
+    )
 
 
 def render(entries: list[Contender], runs: int) -> str:
@@ -241,7 +309,9 @@ def render(entries: list[Contender], runs: int) -> str:
         ratio = f"{wall / peers.setdefault(entry.work, wall):.2f}"
         lines.append(f"| {entry.work} | {entry.tool} | {wall:.2f} | {ratio} | {cpu:.2f} | {peak:.0f} |")
     lines.append("")
-    lines.append(f"Medians of {runs} (memory: the largest), {os.cpu_count()} cores, {platform.system()} {platform.machine()}.")
+    lines.append(
+        f"Medians of {runs} (memory: the largest), {os.cpu_count()} cores, {platform.system()} {platform.machine()}."
+    )
     return "\n".join(lines)
 
 
@@ -268,13 +338,20 @@ def main() -> None:
                     sys.exit(f"{entry.work}, {entry.tool}: {seen} instead of {wanted[entry.work]}")
                 if run:
                     entry.samples.append(sample)
-                print(f"run {run}: {entry.work}, {entry.tool}: {sample.wall:.2f} s, {sample.peak_mib:.0f} MiB", file=sys.stderr)
+                print(
+                    f"run {run}: {entry.work}, {entry.tool}: {sample.wall:.2f} s, {sample.peak_mib:.0f} MiB",
+                    file=sys.stderr,
+                )
         small = demo(options.bin.resolve(), work)
         small.samples = [measure(small) for _ in range(options.runs)]
         entries.append(small)
     print(render(entries, options.runs))
     if options.json:
-        options.json.write_text(json.dumps([{"work": e.work, "tool": e.tool, "samples": [vars(s) for s in e.samples]} for e in entries], indent=2))
+        options.json.write_text(
+            json.dumps(
+                [{"work": e.work, "tool": e.tool, "samples": [vars(s) for s in e.samples]} for e in entries], indent=2
+            )
+        )
 
 
 if __name__ == "__main__":
