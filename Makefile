@@ -32,7 +32,7 @@ lint: ## rustfmt, clippy, cargo-deny (bans, licences, sources), ruff, mypy
 
 audit: ## cargo-deny's advisories; needs their database from the network
 	tests/scripts/tools.sh lint
-	cargo deny check advisories
+	PATH="$$(compgen -G "$(TOOLS)/cargo-deny-*/bin" | sort -V | tail -n 1):$$PATH" cargo deny check advisories
 
 bench: ## Builds for release and measures against the peers, side by side
 	tests/bench/run.sh

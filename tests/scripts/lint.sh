@@ -16,7 +16,7 @@ step clippy
 cargo clippy --locked --workspace --all-targets -- --deny warnings
 
 step cargo-deny
-PATH="$tools/bin:$PATH" cargo deny --locked check bans licenses sources
+PATH="$(compgen -G "$tools/cargo-deny-*/bin" | sort -V | tail -n 1):$PATH" cargo deny --locked check bans licenses sources
 
 step ruff
 "$tools/tools/bin/ruff" check .
