@@ -141,13 +141,17 @@ fn pass_gate(folder: &Path, words: &str) -> UnixStream {
     }
 }
 
-/// Does what a sink does with an effect key: the first one counts.
+/// Does what a sink does with an effect key: the first one counts. The one write makes it, so a kill at any moment
+/// leaves all of it or nothing.
 fn make_effect(folder: &Path, key: &str) -> bool {
-    let path = folder.join(format!("effect_{}", key.replace('/', "_")));
-    let is_first = OpenOptions::new().write(true).create_new(true).open(path).is_ok();
+    let mut file =
+        OpenOptions::new().read(true).append(true).create(true).open(effects(folder)).expect("the file of effects");
+    file.lock().expect("the lock");
+    let mut made = String::new();
+    file.read_to_string(&mut made).expect("reads");
+    let is_first = !made.lines().any(|line| line == key);
     if is_first {
-        let mut all = OpenOptions::new().append(true).create(true).open(effects(folder)).expect("opens");
-        all.write_all(format!("{key}\n").as_bytes()).expect("writes");
+        file.write_all(format!("{key}\n").as_bytes()).expect("writes");
     }
     is_first
 }
