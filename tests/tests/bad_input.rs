@@ -86,3 +86,14 @@ fn a_store_that_another_process_owns_is_waited_for_and_then_refused() {
     let foreign = workspace.run(["run", "spec.yaml"]);
     assert!(foreign.expect(1).stderr.contains("DW0703"), "{foreign:?}");
 }
+
+#[test]
+fn a_pattern_may_leave_the_folder_of_the_spec() {
+    let workspace = Workspace::new();
+    workspace.write("elsewhere/a1.csv", "id\n1\n");
+    workspace.write("elsewhere/a2.csv", "id\n2\n");
+    workspace.write("specs/spec.yaml", PLAIN.replace("in.csv", "../elsewhere/a*.csv"));
+    let (ended, run) = workspace.json(["run", "specs/spec.yaml"]);
+    ended.expect(0);
+    assert_eq!(run["counts"]["sinks"]["sink"]["loaded"], 2, "{run}");
+}

@@ -73,7 +73,7 @@ struct Rule {
 enum Check {
     NotNull(Vec<usize>),
     Holds(Arc<dyn PhysicalExpr>),
-    Unique(Keys),
+    Unique(Box<Keys>),
 }
 
 // === impl Gates ===
@@ -97,7 +97,7 @@ impl Gates {
                 GateRule::NotNull(columns) => Check::NotNull(positions(&gate.name, &relation.columns, columns)?),
                 GateRule::Unique(columns) => {
                     let positions = positions(&gate.name, &relation.columns, columns)?;
-                    Check::Unique(Keys::new(session, &gate.name, relation, positions, temp)?)
+                    Check::Unique(Box::new(Keys::new(session, &gate.name, relation, positions, temp)?))
                 }
                 GateRule::Check(text) => {
                     let plan = check_plan(session, &gate.name, &relation.name, text, binds.0).await?;

@@ -197,7 +197,7 @@ impl ParquetEncoder {
             let now = batch.slice(0, room.min(batch.num_rows()));
             batch = batch.slice(now.num_rows(), batch.num_rows() - now.num_rows());
             self.group_rows += now.num_rows();
-            self.group_bytes += now.columns().iter().map(|column| sliced_bytes(column)).sum::<usize>();
+            self.group_bytes += now.columns().iter().map(sliced_bytes).sum::<usize>();
             self.group.push(now);
             if self.group_rows >= ROW_GROUP_ROWS_MAX || self.group_bytes >= ROW_GROUP_BYTES_MAX {
                 self.encode_group().await?;

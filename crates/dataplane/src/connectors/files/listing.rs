@@ -136,10 +136,9 @@ fn list_local(location: &Location, subject: &Subject) -> Result<Vec<Listed>> {
     if !location.is_pattern() {
         return Ok(Vec::new());
     }
-    let (fixed, pattern) = match &location.base {
-        Some(base) => (base.as_str(), path.strip_prefix(base.as_str()).unwrap_or(path)),
-        None => ("", path.as_str()),
-    };
+    // What the base contributes is no pattern; a path such as `../data/*.csv` has left the base.
+    let within = location.base.as_deref().and_then(|base| Some((base, path.strip_prefix(base)?)));
+    let (fixed, pattern) = within.unwrap_or(("", path.as_str()));
     let fixed = Pattern::escape(fixed);
     match_local(&format!("{fixed}{pattern}"), location, subject)
 }
