@@ -139,7 +139,9 @@ async fn hostile_names_stay_names() {
             if mode == SinkMode::Upsert && name == table {
                 continue;
             }
-            db.load(&write, run(&format!("{table}'\"; DROP TABLE x; -- {mode:?}")), &[batch.clone()]).await.unwrap();
+            db.load(&write, run(&format!("{table}'\"; DROP TABLE x; -- {mode:?}")), std::slice::from_ref(&batch))
+                .await
+                .unwrap();
         }
         let read = db.read(db.locator(table), &columns);
         assert_eq!(db.fetch(&read, run("read")).await.unwrap().rows, batch);

@@ -108,7 +108,7 @@ async fn every_type_survives_the_way_into_a_table_and_back() {
     let mut runner = TestRunner::deterministic();
     for case in 0..12 {
         let rows = batch(&mut runner, case * 40);
-        db.load(&write, run(&format!("r{case}")), &[rows.clone()]).await.unwrap();
+        db.load(&write, run(&format!("r{case}")), std::slice::from_ref(&rows)).await.unwrap();
         let found = db.fetch(&read, run("r")).await.unwrap().rows;
         for (index, column) in sealed().iter().enumerate() {
             assert_eq!(found.column(index), rows.column(index), "{} in case {case}", column.name);
