@@ -9,8 +9,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export DAGWRIGHT__STORE__PATH="$work/store"
 
-say() { printf '\n\033[1m── %s\033[0m\n' "$*"; }
-show() { printf '\033[2m$ dagwright %s\033[0m\n\n' "$*"; "$bin/dagwright" "$@"; }
+bold='' dim='' plain=''
+[[ ! -t 1 ]] || bold=$'\033[1m' dim=$'\033[2m' plain=$'\033[0m'
+say() { printf '\n%s── %s%s\n' "$bold" "$*" "$plain"; }
+show() {
+    printf '%s$ dagwright %s%s\n\n' "$dim" "$*" "$plain"
+    "$bin/dagwright" "$@"
+}
 
 say "1. One command: profile, negotiate, load"
 show run examples/flights.yaml
