@@ -75,7 +75,7 @@ impl ProcessObserver {
                 Code::TaskTimedOut,
                 subject,
                 format!("observing took longer than {} s", self.settings.timeout.as_secs()),
-                "check that the system answers, or raise negotiation.observe_timeout",
+                "check that the system answers; for files, that the path does not match far more than is meant",
             ))
         })
     }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use actix::{Actor, AsyncContext, AtomicResponse, Context, Handler, Message, WrapFuture};
+use actix::{Actor, AsyncContext, AtomicResponse, Context, Handler, Message, WrapFuture, fut::ActorFutureExt};
 use dagwright_bus::Bus;
 use dagwright_model::{
     canonical,
@@ -78,6 +78,7 @@ pub struct Negotiated {
 
 /// What a step of a session leads to: records first, then messages, then perhaps the end.
 struct Step {
+    request: RequestId,
     records: Vec<Record>,
     messages: Vec<Envelope>,
     end: Option<(oneshot::Sender<Result<Negotiated, dagwright_store::Error>>, Negotiated)>,
@@ -119,34 +120,39 @@ impl OrchestratorAgent {
         if open.session.is_over() {
             self.sessions.remove(request);
         }
-        Some(Step { records, messages, end })
+        Some(Step { request: request.clone(), records, messages, end })
     }
 
     /// Persists, then performs, in the order of the steps.
     fn perform(&self, steps: Vec<Step>) -> AtomicResponse<Self, ()> {
         let (store, bus) = (self.store.clone(), self.bus.clone());
         let work = async move {
+            let mut failed = Vec::new();
             for step in steps {
-                let failed = persist(store.clone(), step.records).await.err();
-                match (failed, step.end) {
-                    (None, end) => {
+                match (persist(store.clone(), step.records).await, step.end) {
+                    (Ok(()), end) => {
                         send(bus.clone(), step.messages).await;
                         if let Some((reply, negotiated)) = end {
                             // Whoever asked may have gone; the ledger knows.
                             let _ = reply.send(Ok(negotiated));
                         }
                     }
-                    (Some(error), Some((reply, _))) => {
+                    (Err(error), Some((reply, _))) => {
                         let _ = reply.send(Err(error));
                     }
-                    (Some(error), None) => {
-                        // Memory is ahead of the ledger: the next append conflicts, and that ends the session.
-                        tracing::error!(%error, "could not record a negotiation");
-                    }
+                    (Err(error), None) => failed.push((step.request, error)),
                 }
             }
+            failed
         };
-        AtomicResponse::new(Box::pin(work.into_actor(self)))
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(|failed, agent, _| {
+            for (request, error) in failed {
+                // Memory is ahead of the ledger: the session ends, and whoever asked hears why at once.
+                if let Some(reply) = agent.sessions.remove(&request).and_then(|open| open.reply) {
+                    let _ = reply.send(Err(error));
+                }
+            }
+        })))
     }
 
     fn step_all(&mut self, event: impl Fn(u64) -> Event) -> AtomicResponse<Self, ()> {

@@ -1,0 +1,91 @@
+//! The four actors over the bus, with a stand-in for the world: what a negotiation ends with reaches whoever asked.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dagwright_agents::{
+    Error, Negotiated, Ports, Team,
+    ports::{Observer, SystemClock},
+};
+use dagwright_bus::in_process::InProcess;
+use dagwright_model::{
+    code::Code,
+    facts::{ProbeReply, ProbeRequest, TypingReply, TypingRequest},
+    id::RequestId,
+    message::Bounds,
+    record::{Accepted, Ingress, Purpose, Record, RecordBody},
+    spec::Spec,
+    task::Problem,
+};
+use dagwright_negotiation::session::Ending;
+use dagwright_store::{MemoryStore, Store};
+
+/// A world in which nothing can be seen.
+struct Dark;
+
+#[async_trait]
+impl Observer for Dark {
+    async fn probe(&self, request: &ProbeRequest) -> ProbeReply {
+        let (ProbeRequest::Source { name, .. } | ProbeRequest::Sink { name, .. }) = request;
+        ProbeReply::Failed(dark(name.as_str()))
+    }
+
+    async fn type_steps(&self, _: &TypingRequest) -> TypingReply {
+        TypingReply::Failed(vec![dark("transform")])
+    }
+}
+
+fn dark(subject: &str) -> Problem {
+    Problem { code: Code::SourceUnreachable, subject: subject.into(), message: "dark".into(), hint: "wait".into() }
+}
+
+fn accepted(request: &RequestId, spec: &Spec) -> Record {
+    let body = RecordBody::Accepted(Box::new(Accepted {
+        pipeline: spec.dag_id(),
+        spec_text: String::new(),
+        spec_hash: spec.hash(),
+        ingress: Ingress::CommandLine,
+        purpose: Purpose::Plan,
+        base: None,
+        params: std::collections::BTreeMap::new(),
+        interval: None,
+        backfill: false,
+    }));
+    Record { request: request.clone(), sequence: 0, at: 0, body }
+}
+
+/// Negotiates from `next_sequence` on, with the request's acceptance at 0.
+fn negotiate(store: &Arc<MemoryStore>, next_sequence: u64) -> Result<Negotiated, Error> {
+    let spec = "version: 1\npipeline: p\nsource: { uri: a.csv }\nsink: { uri: b.parquet, mode: replace }\n";
+    let spec = Spec::parse(spec).expect("a valid spec");
+    let request = RequestId("request".into());
+    store.append(&[accepted(&request, &spec)]).expect("appends");
+    actix::System::new().block_on(async {
+        let ports = Ports {
+            bus: Arc::new(InProcess::new()),
+            observer: Arc::new(Dark),
+            store: store.clone(),
+            clock: Arc::new(SystemClock),
+        };
+        Team::start(ports).await?.negotiate(request, spec, Bounds::default(), next_sequence).await
+    })
+}
+
+#[test]
+fn what_could_not_be_observed_ends_the_negotiation_and_stands_in_the_ledger() {
+    let store = Arc::new(MemoryStore::default());
+    let negotiated = negotiate(&store, 1).expect("an ending");
+    let Ending::Failed(problems) = negotiated.ending else { panic!("{:?}", negotiated.ending) };
+    assert!(problems.iter().all(|problem| problem.code == Code::SourceUnreachable), "{problems:?}");
+    let records = store.read(&RequestId("request".into()), 0).expect("reads");
+    assert_eq!(records.len() as u64, negotiated.next_sequence);
+    assert!(matches!(records.last().map(|record| &record.body), Some(RecordBody::Failed(_))));
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_is_told_at_once() {
+    let store = Arc::new(MemoryStore::default());
+    // Another writer holds the place that the negotiation was given.
+    assert!(matches!(negotiate(&store, 7), Err(Error::Store(_))));
+    assert_eq!(store.read(&RequestId("request".into()), 0).expect("reads").len(), 1);
+}
