@@ -5,6 +5,13 @@
 # shellcheck disable=SC2034 # The sourcing scripts read it.
 tools="${DAGWRIGHT_TOOLS:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/dagwright}"
 
+# Where tools.sh puts Apache Kafka; its pom says which version.
+kafka_home() {
+    local version
+    version=$(sed -n 's|.*<kafka.version>\(.*\)</kafka.version>.*|\1|p' "$(dirname "$self")/kafka/pom.xml")
+    printf '%s/kafka-%s\n' "$tools" "$version"
+}
+
 self=$(readlink -f "$0")
 
 die() {
@@ -12,7 +19,7 @@ die() {
     exit 1
 }
 
-# Whether process $1 runs with folder $2 as its working folder, as both servers do. A pid file outlives its process, the
+# Whether process $1 runs with folder $2 as its working folder, as every server here does. A pid file outlives its process, the
 # number may be another's by now, and a killed process that nobody reaps is still listed; none of these has that folder.
 runs_in() { [[ -n $1 && $(readlink "/proc/$1/cwd" 2>/dev/null) == "$2" ]]; }
 

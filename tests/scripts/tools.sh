@@ -4,12 +4,13 @@
 #   tools.sh python     the venv `tools`: duckdb, tpchgen-cli, moto_server, ruff, mypy, pytest, shellcheck
 #   tools.sh airflow    the venvs `airflow-2.11.2` and `airflow-3.3.2`; or one: `tools.sh airflow 3.3.2`
 #   tools.sh postgres   the server's binaries, unless the machine has some
-#   tools.sh all        the three above
+#   tools.sh kafka      Apache Kafka with its console tools, by Maven; Java 17, Maven and openssl unless the machine has some
+#   tools.sh all        the four above
 #   tools.sh lint       cargo-deny, unless the machine has it; apart from `all` as it compiles for minutes
 #   tools.sh lock       resolves requirements/*.in anew into requirements/*.txt
 #
-# Everything but PostgreSQL goes into $DAGWRIGHT_TOOLS, by default ${XDG_CACHE_HOME:-$HOME/.cache}/dagwright, and is used
-# as $DAGWRIGHT_TOOLS/<venv>/bin/<command>. What is there already at the locked versions is skipped at once. A venv holds
+# Everything but PostgreSQL and Java goes into $DAGWRIGHT_TOOLS, by default ${XDG_CACHE_HOME:-$HOME/.cache}/dagwright, and is used
+# as $DAGWRIGHT_TOOLS/<venv>/bin/<command>; Kafka by kafka.sh. What is there already at the locked versions is skipped at once. A venv holds
 # its lock file as a stamp, written last: an interrupted install is begun again. Each part has a lock of its own, so
 # concurrent runs wait for each other.
 set -euo pipefail
@@ -20,6 +21,7 @@ source "$here/lib.sh"
 python=python3.11 # Both Airflows support it, and it is Debian 12's.
 uv_version=0.13.9
 cargo_deny_version=0.18.6
+java_version_min=17     # What Kafka 4 brokers need, and Debian 12's.
 
 say() { printf 'tools: %s\n' "$*" >&2; }
 
@@ -125,6 +127,43 @@ install_postgres() {
     has_postgres || die "PostgreSQL is installed, yet there is no initdb in PATH or /usr/lib/postgresql/*/bin"
 }
 
+# Prints the newest suitable Java: the one in PATH, or else one of the system's that is not in it.
+find_java() {
+    local java version
+    for java in "$(command -v java)" $(compgen -G '/usr/lib/jvm/*/bin/java'); do
+        version=$("$java" -version 2>&1 | sed -n '1s/[^"]*"\([0-9]*\).*/\1/p') || continue
+        ((${version:-0} >= java_version_min)) && printf '%s\n' "$java" && return
+    done
+    return 1
+}
+
+install_java() {
+    local missing=()
+    find_java >/dev/null || missing+=("openjdk-$java_version_min-jre-headless")
+    command -v mvn >/dev/null || missing+=(maven)
+    command -v openssl >/dev/null || missing+=(openssl)
+    ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
+}
+
+has_kafka() { [[ -x $1/java ]] && cmp -s "$here/kafka/pom.xml" "$1/installed.xml"; }
+
+install_kafka() {
+    local home=$1 java
+    has_kafka "$home" && return
+    java=$(find_java) || die "Java $java_version_min or newer is needed, and installing it did not help"
+    say "installing Apache Kafka into $home"
+    rm -rf "$home"
+    mkdir -p "$home"
+    # A local repository of its own: two Mavens at once may spoil the one they share.
+    mvn -B -q -Dstyle.color=never -f "$here/kafka/pom.xml" -Dmaven.repo.local="$home/repository" \
+        dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$home/lib" >&2 ||
+        die "could not download Apache Kafka; Maven's output is above. Is a Maven repository reachable?"
+    rm -rf "$home/repository"
+    ln -s "$java" "$home/java"
+    "$here/kafka.sh" archive
+    cp "$here/kafka/pom.xml" "$home/installed.xml"
+}
+
 has_cargo_deny() { command -v cargo-deny >/dev/null || [[ -x $tools/cargo-deny-$cargo_deny_version/bin/cargo-deny ]]; }
 
 install_cargo_deny() {
@@ -156,6 +195,14 @@ airflow() {
 
 postgres() { has_postgres || locked apt install_postgres; }
 
+kafka() {
+    local home
+    home=$(kafka_home)
+    has_kafka "$home" && return
+    locked apt install_java
+    locked kafka install_kafka "$home"
+}
+
 usage() {
     sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2
     exit 2
@@ -165,10 +212,12 @@ case "${1:-}" in
     python) venv tools ;;
     airflow) airflow "${@:2}" ;;
     postgres) postgres ;;
+    kafka) kafka ;;
     all)
         venv tools
         airflow
         postgres
+        kafka
         ;;
     lint) has_cargo_deny || locked cargo-deny install_cargo_deny ;;
     lock) lock ;;
