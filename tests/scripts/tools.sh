@@ -5,7 +5,8 @@
 #   tools.sh airflow    the venvs `airflow-2.11.2` and `airflow-3.3.2`; or one: `tools.sh airflow 3.3.2`
 #   tools.sh postgres   the server's binaries, unless the machine has some
 #   tools.sh kafka      Apache Kafka with its console tools, by Maven; Java 17, Maven and openssl unless the machine has some
-#   tools.sh all        the four above
+#   tools.sh promtool   Prometheus's promtool, from Debian's package, of which nothing else is installed
+#   tools.sh all        the five above
 #   tools.sh lint       cargo-deny, unless the machine has it; apart from `all` as it compiles for minutes
 #   tools.sh lock       resolves requirements/*.in anew into requirements/*.txt
 #
@@ -21,6 +22,7 @@ source "$here/lib.sh"
 python=python3.11 # Both Airflows support it, and it is Debian 12's.
 uv_version=0.13.9
 cargo_deny_version=0.18.6
+promtool_version=2.42.0 # Debian 12's.
 java_version_min=17     # What Kafka 4 brokers need, and Debian 12's.
 
 say() { printf 'tools: %s\n' "$*" >&2; }
@@ -164,6 +166,28 @@ install_kafka() {
     cp "$here/kafka/pom.xml" "$home/installed.xml"
 }
 
+has_promtool() { [[ -x $tools/promtool-$promtool_version/bin/promtool ]]; }
+
+# Installed as a package, Prometheus would start a server on port 9090.
+install_promtool() {
+    local home=$tools/promtool-$promtool_version
+    has_promtool && return
+    command -v apt-get >/dev/null || die "cannot install promtool: no apt-get here; put it into $home/bin"
+    say "installing promtool $promtool_version into $home"
+    rm -rf "$home"
+    mkdir -p "$home/package"
+    cd "$home/package"
+    {
+        download_promtool || { ((EUID == 0)) && apt-get update -q && download_promtool; }
+    } >&2 9>&- || die "could not download Debian's package prometheus $promtool_version; apt-get's output is above"
+    dpkg-deb -x prometheus_*.deb .
+    mkdir "$home/bin"
+    mv usr/bin/promtool "$home/bin/"
+    rm -rf "$home/package"
+}
+
+download_promtool() { apt-get download -q "prometheus=$promtool_version*"; }
+
 has_cargo_deny() { command -v cargo-deny >/dev/null || [[ -x $tools/cargo-deny-$cargo_deny_version/bin/cargo-deny ]]; }
 
 install_cargo_deny() {
@@ -213,11 +237,13 @@ case "${1:-}" in
     airflow) airflow "${@:2}" ;;
     postgres) postgres ;;
     kafka) kafka ;;
+    promtool) has_promtool || locked promtool install_promtool ;;
     all)
         venv tools
         airflow
         postgres
         kafka
+        has_promtool || locked promtool install_promtool
         ;;
     lint) has_cargo_deny || locked cargo-deny install_cargo_deny ;;
     lock) lock ;;
