@@ -9,7 +9,7 @@ TOOLS := $(or $(DAGWRIGHT_TOOLS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dagwrigh
 export DAGWRIGHT_TOOLS := $(TOOLS)
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build test tools lint audit bench clean
+.PHONY: help demo build test tools kafka lint audit bench clean
 
 help: ## Says what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,8 +24,12 @@ test: tools lint ## Installs what the tests need, then runs all of them
 	cargo build --locked --workspace --all-targets
 	tests/scripts/run.sh $(TARGET_DIR)/debug
 
-tools: ## Installs what the tests need (PostgreSQL, both Airflows, DuckDB, …) into $(DAGWRIGHT_TOOLS)
+tools: ## Installs what the tests need (PostgreSQL, Kafka, both Airflows, DuckDB, …) into $(DAGWRIGHT_TOOLS)
 	tests/scripts/tools.sh all
+
+kafka: ## Runs an Apache Kafka until Ctrl-C; with SECURE=1 it listens with SCRAM and TLS too
+	@tests/scripts/tools.sh kafka
+	@tests/scripts/kafka.sh run $(if $(SECURE),--secure)
 
 lint: ## rustfmt, clippy, cargo-deny (bans, licences, sources), ruff, mypy
 	tests/scripts/lint.sh
