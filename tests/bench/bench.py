@@ -175,14 +175,10 @@ def generate(folder: Path, scale: str) -> Path:
         subprocess.run(
             [
                 TOOLS / "tools/bin/tpchgen-cli",
-                "-s",
-                scale,
-                "--tables",
-                "lineitem",
-                "--format",
                 "csv",
-                "--output-dir",
-                part,
+                f"--scale-factor={scale}",
+                "--tables=lineitem",
+                f"--output-dir={part}",
             ],
             check=True,
         )
