@@ -1,7 +1,8 @@
 //! What the three participants do in a session: observe, offer, counter, stand by it.
 //!
 //! One machine serves all roles; what a role offers is a pure function in its own file. A question that comes twice
-//! gets the same answer twice, so a lost message costs a repeat and nothing else.
+//! gets the same answer twice, so a lost message costs a repeat and nothing else. A question that it cannot answer for
+//! want of an earlier one is passed over: an agent that was started anew is told everything again, in order.
 
 pub mod extraction;
 pub mod loading;
@@ -52,6 +53,8 @@ pub struct Participant {
     party: Party,
     rates: Rates,
     known: Option<(Spec, Facts)>,
+    /// The last round it answered; 0 before the call for proposals.
+    round: u32,
     offered: Vec<Alternative>,
     /// What is being worked on: the question's sequence, sender and session.
     open: Option<(u32, Party, RequestId)>,
@@ -66,7 +69,7 @@ impl Participant {
     /// Makes a participant that knows nothing of the session yet.
     #[must_use]
     pub fn new(party: Party, rates: Rates) -> Self {
-        Self { party, rates, known: None, offered: Vec::new(), open: None, last: None, sent: 0 }
+        Self { party, rates, known: None, round: 0, offered: Vec::new(), open: None, last: None, sent: 0 }
     }
 
     /// Reacts to what happened.
@@ -97,35 +100,35 @@ impl Participant {
             Message::Conflicts { round, conflicts } => self.counter(round, &conflicts),
             Message::Award { alternatives } => self.commit(&alternatives),
             Message::Sealed { .. } | Message::Deadlocked { .. } | Message::Expired { .. } | Message::Failed { .. } => {
-                self.open = None;
-                Vec::new()
+                self.pass_over()
             }
+            // Not a participant's to receive.
             Message::Observed { .. }
             | Message::Proposals { .. }
             | Message::Counter { .. }
             | Message::Refuse { .. }
             | Message::Committed
-            | Message::CommitFailed { .. } => {
-                // Not a participant's to receive.
-                self.open = None;
-                Vec::new()
-            }
+            | Message::CommitFailed { .. } => self.pass_over(),
         }
+    }
+
+    fn pass_over(&mut self) -> Vec<Effect> {
+        self.open = None;
+        Vec::new()
     }
 
     fn propose(&mut self, call: CallForProposals) -> Vec<Effect> {
         let CallForProposals { round, spec, facts } = call;
         let alternatives = propose(self.party.role, Case { spec: &spec, facts: &facts }, &self.rates);
         self.known = Some((spec, facts));
+        self.round = round;
         self.offered.clone_from(&alternatives);
         self.answer(Message::Proposals { round, alternatives })
     }
 
     fn counter(&mut self, round: u32, conflicts: &[Conflict]) -> Vec<Effect> {
-        let Some((spec, facts)) = &self.known else {
-            let reason = "this agent was started anew and does not know the session".into();
-            return self.answer(Message::Refuse { round, reason });
-        };
+        let (Some((spec, facts)), true) = (&self.known, round == self.round + 1) else { return self.pass_over() };
+        self.round = round;
         let case = Case { spec, facts };
         let alternatives = counter(self.party.role, case, &self.rates, conflicts, &self.offered);
         if alternatives.is_empty() {
@@ -137,15 +140,8 @@ impl Participant {
     }
 
     fn commit(&mut self, awarded: &[String]) -> Vec<Effect> {
-        let stranger = awarded.iter().find(|id| !self.offered.iter().any(|offered| offered.id == **id));
-        if let Some(id) = stranger {
-            let problem = Problem {
-                code: dagwright_model::code::Code::AgentLost,
-                subject: self.party.to_string(),
-                message: format!("the agent was started anew and does not know its offer {id}"),
-                hint: "submit the request again".into(),
-            };
-            return self.answer(Message::CommitFailed { problems: vec![problem] });
+        if awarded.iter().any(|id| !self.offered.iter().any(|offered| offered.id == *id)) {
+            return self.pass_over();
         }
         let Some((spec, facts)) = &self.known else { return self.answer(Message::Committed) };
         let (questions, known) = match self.party.role {

@@ -1,7 +1,9 @@
-//! A session again: driven in memory from given facts, or checked against its transcript (N6).
+//! A session again: driven in memory from given facts, checked against its transcript (N6), or taken up where it was
+//! left.
 //!
 //! [`converse`] holds a whole negotiation in one call, with this crate's participants; [`replay`] feeds a machine the
-//! answers that a transcript recorded, whoever gave them, and compares everything it says.
+//! answers that a transcript recorded, whoever gave them, and compares everything it says. [`resume`] does the same with
+//! what the ledger has of a session whose orchestrator was lost, and [`abandon`] ends one without its machine.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,6 +13,7 @@ use dagwright_model::{
     message::{Bounds, Envelope, Fact, Message, Observation, Origin, Party, Question, Role, Transcript},
     plan::Plan,
     spec::Spec,
+    task::Problem,
 };
 
 use crate::{
@@ -88,7 +91,6 @@ pub fn replay(spec: Spec, bounds: Bounds, recorded: &Transcript) -> Result<Optio
         ending = ending.or(ending_of(effects));
     }
     let said = session.transcript().0;
-    let same = |a: &Envelope, b: &Envelope| canonical::to_bytes(&a.timeless()) == canonical::to_bytes(&b.timeless());
     let differs = said.iter().zip(&recorded.0).position(|(said, recorded)| !same(said, recorded));
     if let Some(index) = differs {
         return Err(Divergence { index });
@@ -107,6 +109,81 @@ pub fn replay(spec: Spec, bounds: Bounds, recorded: &Transcript) -> Result<Optio
         Some(Ending::Sealed(plan)) => Some(*plan),
         Some(Ending::Deadlocked(_) | Ending::Expired { .. } | Ending::Failed(_)) | None => None,
     })
+}
+
+/// Takes a session up at `now_ms` from what was recorded of it, each message with its time; from nothing, opens it.
+///
+/// The effects are what may not have reached anyone: the questions that are open, or the end.
+///
+/// # Errors
+/// [`Divergence`] when these rules would not have said what was recorded.
+pub fn resume(
+    id: RequestId,
+    spec: Spec,
+    bounds: Bounds,
+    recorded: &[(u64, Envelope)],
+    now_ms: u64,
+) -> Result<(Session, Vec<Effect>), Divergence> {
+    let mut session = Session::new(id, spec, bounds, Rates::default());
+    let opened_ms = recorded.first().map_or(now_ms, |(at_ms, _)| *at_ms);
+    let ending = recorded.last().and_then(|(_, last)| outside_ending(&last.body));
+    let mut effects = session.apply(Event::Opened { at_ms: opened_ms });
+    for (at_ms, envelope) in recorded.iter().filter(|(_, envelope)| envelope.from.role != Role::Orchestrator) {
+        // Answers of a phase that was cut off were recorded with its end, which may have been out of time.
+        let at_ms = if ending.is_some() { opened_ms } else { *at_ms };
+        effects = session.apply(Event::Received { envelope: envelope.clone(), at_ms });
+    }
+    if let (false, Some(ending)) = (session.is_over(), ending) {
+        effects = session.end(ending);
+    }
+    let said = session.transcript().0;
+    let differs = said.iter().zip(recorded).position(|(said, (_, recorded))| !same(said, recorded));
+    if !recorded.is_empty() && (differs.is_some() || said.len() != recorded.len()) {
+        return Err(Divergence { index: differs.unwrap_or(said.len().min(recorded.len())) });
+    }
+    if !recorded.is_empty() && !session.is_over() {
+        effects = session.apply(Event::Resumed { at_ms: now_ms });
+    }
+    Ok((session, effects))
+}
+
+/// Ends a session that its machine does not survive: returns the messages that tell everyone why.
+#[must_use]
+pub fn abandon(id: &RequestId, recorded: &Transcript, problems: &[Problem]) -> Vec<Envelope> {
+    let me = Party::sole(Role::Orchestrator);
+    let sent = recorded.0.iter().filter(|envelope| envelope.from == me).map(|envelope| envelope.sequence).max();
+    let envelope = |(to, sequence)| Envelope {
+        session: id.clone(),
+        sequence,
+        from: me.clone(),
+        to,
+        body: Message::Failed { problems: problems.to_vec() },
+    };
+    Role::PARTICIPANTS.map(Party::sole).into_iter().zip(sent.unwrap_or_default() + 1..).map(envelope).collect()
+}
+
+/// Returns the ending that a last message tells of, where it can come from outside of the machine.
+fn outside_ending(last: &Message) -> Option<Ending> {
+    match last {
+        Message::Expired { bound, conflicts } => Some(Ending::Expired { bound: *bound, conflicts: conflicts.clone() }),
+        Message::Failed { problems } => Some(Ending::Failed(problems.clone())),
+        Message::Observe { .. }
+        | Message::Observed { .. }
+        | Message::CallForProposals(_)
+        | Message::Proposals { .. }
+        | Message::Conflicts { .. }
+        | Message::Counter { .. }
+        | Message::Refuse { .. }
+        | Message::Award { .. }
+        | Message::Committed
+        | Message::CommitFailed { .. }
+        | Message::Sealed { .. }
+        | Message::Deadlocked { .. } => None,
+    }
+}
+
+fn same(a: &Envelope, b: &Envelope) -> bool {
+    canonical::to_bytes(&a.timeless()) == canonical::to_bytes(&b.timeless())
 }
 
 fn ending_of(effects: Vec<Effect>) -> Option<Ending> {

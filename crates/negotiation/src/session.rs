@@ -36,8 +36,9 @@ use crate::{
 /// A question that was not answered for this long is asked again: messages may get lost between hosts.
 const ASK_AGAIN_MS: u64 = 5_000;
 
-/// How often a party may be started anew in one session before it counts as lost.
-const RESTARTS_MAX: u32 = 3;
+/// How often a session may end the agent that works on it before that agent counts as lost: often enough to get over
+/// what passes, and few enough that a request that no agent survives is soon done with.
+pub const RESTARTS_MAX: u32 = 3;
 
 /// A negotiation.
 #[derive(Clone, Debug)]
@@ -55,8 +56,8 @@ pub struct Session {
     awaited: BTreeMap<Party, Envelope>,
     /// The answers of this phase.
     answers: BTreeMap<Party, Envelope>,
-    /// The calls for proposals, for those who are started anew.
-    calls: BTreeMap<Party, Envelope>,
+    /// What each party was told from the call for proposals on, for those who are started anew.
+    told: BTreeMap<Party, Vec<Envelope>>,
     restarts: BTreeMap<Party, u32>,
     transcript: Vec<Envelope>,
     sent: u32,
@@ -103,7 +104,7 @@ impl Session {
             state: State::New,
             awaited: BTreeMap::new(),
             answers: BTreeMap::new(),
-            calls: BTreeMap::new(),
+            told: BTreeMap::new(),
             restarts: BTreeMap::new(),
             transcript: Vec::new(),
             sent: 0,
@@ -137,7 +138,10 @@ impl Session {
         let effects = match (&self.state, event) {
             (State::New, Event::Opened { at_ms }) => self.open(at_ms),
             // Nothing was asked yet, and nothing follows an end.
-            (State::New, Event::Received { .. } | Event::TimePassed { .. } | Event::Restarted { .. })
+            (
+                State::New,
+                Event::Received { .. } | Event::TimePassed { .. } | Event::Restarted { .. } | Event::Resumed { .. },
+            )
             | (State::Ended, _) => Vec::new(),
             (
                 State::Observing
@@ -151,7 +155,8 @@ impl Session {
                 Event::Opened { .. } => Vec::new(),
                 Event::Received { envelope, at_ms } => self.received(envelope, at_ms),
                 Event::TimePassed { at_ms } => self.time_passed(at_ms),
-                Event::Restarted { party, at_ms } => self.restarted(&party, at_ms),
+                Event::Restarted { party, blamed, at_ms } => self.restarted(&party, blamed, at_ms),
+                Event::Resumed { at_ms } => self.resumed(at_ms),
             },
         };
         debug_assert!(self.messages <= self.bounds.messages_max.max(self.parties.len() as u32), "N5: messages");
@@ -214,31 +219,41 @@ impl Session {
             return Vec::new();
         }
         self.asked_ms = at_ms;
-        let questions: Vec<_> = self.awaited.values().cloned().collect();
-        self.resend(questions)
+        let again = self.awaited.keys().flat_map(|party| self.all_told(party)).collect();
+        self.resend(again)
     }
 
-    fn restarted(&mut self, party: &Party, at_ms: u64) -> Vec<Effect> {
+    fn restarted(&mut self, party: &Party, blamed: bool, at_ms: u64) -> Vec<Effect> {
         if let Some(bound) = self.out_of_time(at_ms) {
             return self.expire(bound);
         }
-        let restarts = self.restarts.entry(party.clone()).or_default();
-        *restarts += 1;
-        if *restarts > RESTARTS_MAX {
-            let problem = Problem {
-                code: Code::AgentLost,
-                subject: party.to_string(),
-                message: format!("the agent ended {RESTARTS_MAX} times and once more"),
-                hint: "the log says why it ended; submit the request again once that is mended".into(),
-            };
-            return self.end(Ending::Failed(vec![problem]));
+        if blamed {
+            let restarts = self.restarts.entry(party.clone()).or_default();
+            *restarts += 1;
+            if *restarts > RESTARTS_MAX {
+                return self.end(Ending::Failed(vec![lost(party)]));
+            }
         }
-        let Some(pending) = self.awaited.get(party).cloned() else { return Vec::new() };
-        // What it was called for, then what it was asked last: all it needs to know.
-        let mut again: Vec<_> = self.calls.get(party).cloned().into_iter().collect();
-        again.retain(|call| call.sequence != pending.sequence);
-        again.push(pending);
+        let again = self.all_told(party);
         self.resend(again)
+    }
+
+    /// Tells everyone everything again: which messages were lost with the last orchestrator, nobody knows.
+    fn resumed(&mut self, at_ms: u64) -> Vec<Effect> {
+        if let Some(bound) = self.out_of_time(at_ms) {
+            return self.expire(bound);
+        }
+        self.asked_ms = at_ms;
+        let again = self.parties.iter().flat_map(|party| self.all_told(party)).collect();
+        self.resend(again)
+    }
+
+    /// Returns all that a party needs to know to go on from here. Whoever knows it already passes it over.
+    fn all_told(&self, party: &Party) -> Vec<Envelope> {
+        match self.told.get(party) {
+            Some(told) => told.clone(),
+            None => self.awaited.get(party).cloned().into_iter().collect(),
+        }
     }
 
     fn resend(&mut self, envelopes: Vec<Envelope>) -> Vec<Effect> {
@@ -299,9 +314,7 @@ impl Session {
         self.state = State::Proposing;
         let call = CallForProposals { round: 1, spec: self.spec.clone(), facts: self.facts.clone() };
         let calls = Role::PARTICIPANTS.map(|role| (role, Message::CallForProposals(Box::new(call.clone()))));
-        let effects = self.ask(calls.into());
-        self.calls.clone_from(&self.awaited);
-        effects
+        self.ask(calls.into())
     }
 
     /// Takes what was observed into the facts; returns what could not be.
@@ -420,6 +433,9 @@ impl Session {
             let parties: Vec<_> = self.parties.iter().filter(|party| party.role == role).cloned().collect();
             for to in parties {
                 let envelope = self.envelope(to.clone(), body.clone());
+                if self.called_ms.is_some() {
+                    self.told.entry(to.clone()).or_default().push(envelope.clone());
+                }
                 self.awaited.insert(to, envelope.clone());
                 effects.push(Effect::Send(envelope));
             }
@@ -448,7 +464,8 @@ impl Session {
         self.end(Ending::Expired { bound, conflicts })
     }
 
-    fn end(&mut self, ending: Ending) -> Vec<Effect> {
+    /// Ends the session from wherever it stands.
+    pub(crate) fn end(&mut self, ending: Ending) -> Vec<Effect> {
         let body = match &ending {
             Ending::Sealed(plan) => Message::Sealed { plan: plan.hash() },
             Ending::Deadlocked(conflicts) => Message::Deadlocked { conflicts: conflicts.clone() },
@@ -478,6 +495,17 @@ impl Session {
             None => at_ms.saturating_sub(self.opened_ms) > self.bounds.observe_ms_max,
         };
         is_over.then_some(Bound::Time)
+    }
+}
+
+/// Says that an agent does not survive a session.
+#[must_use]
+pub fn lost(party: &Party) -> Problem {
+    Problem {
+        code: Code::AgentLost,
+        subject: party.to_string(),
+        message: format!("the agent ended {RESTARTS_MAX} times over this request, and once more"),
+        hint: "the log says why it ended; submit the request again once that is mended".into(),
     }
 }
 

@@ -237,10 +237,12 @@ fn an_agent_that_keeps_ending_is_lost() {
     let mut session = unanswered(&Fixture::table(), Bounds::default());
     let party = Party::sole(Role::Extraction);
     for at_ms in 0..3 {
-        let again = session.apply(Event::Restarted { party: party.clone(), at_ms });
+        let again = session.apply(Event::Restarted { party: party.clone(), blamed: true, at_ms });
         assert!(matches!(&again[..], [Effect::Send(envelope)] if envelope.to == party), "it is asked again");
     }
-    let effects = session.apply(Event::Restarted { party, at_ms: 3 });
+    let again = session.apply(Event::Restarted { party: party.clone(), blamed: false, at_ms: 3 });
+    assert!(matches!(&again[..], [Effect::Send(_)]), "what another session did is not held against this one");
+    let effects = session.apply(Event::Restarted { party, blamed: true, at_ms: 3 });
     let Some(Effect::End(ending)) = effects.last() else { panic!("{effects:#?}") };
     let Ending::Failed(problems) = &**ending else { panic!("{ending:#?}") };
     assert_eq!(problems[0].code, dagwright_model::code::Code::AgentLost);

@@ -30,6 +30,13 @@ pub enum Event {
     Restarted {
         /// Which.
         party: Party,
+        /// Whether it ended while it worked for this session.
+        blamed: bool,
+        /// Now.
+        at_ms: u64,
+    },
+    /// The session was built anew from what the ledger has of it; what was on its way may be lost.
+    Resumed {
         /// Now.
         at_ms: u64,
     },
