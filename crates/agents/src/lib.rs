@@ -8,10 +8,12 @@
 //! |---|---|
 //! | [`team`] | the four agents of one host, and how to ask them |
 //! | `orchestrator`, `participant` | the actors |
-//! | `keeper` | delivers an agent's messages, and builds it anew when it panicked |
+//! | `docket` | what the orchestrator was asked and has not answered; it outlives the actor |
+//! | `keeper` | delivers an agent's messages, and builds it anew as soon as it panicked |
 //! | `observe` | questions to facts |
 //! | [`ports`], [`observer`] | what agents need from outside; the one that starts `dagwright-task` |
 
+mod docket;
 mod keeper;
 mod observe;
 pub mod observer;
@@ -20,5 +22,6 @@ mod participant;
 pub mod ports;
 pub mod team;
 
+pub use keeper::Restarts;
 pub use orchestrator::Negotiated;
 pub use team::{Error, Ports, Team};

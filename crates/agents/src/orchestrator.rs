@@ -1,38 +1,48 @@
 //! The orchestrator: the shell around [`Session`]. It persists what was said and decided, then sends.
 //!
 //! What stands in the ledger at the end is the transcript, the facts by the hash of their question, and the outcome.
+//! Every session is opened from the ledger, which has nothing of a new one: so an orchestrator that takes over from one
+//! that was lost goes on where that one was, asks again what is open, and gives the answer that is waited for.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use actix::{Actor, AsyncContext, AtomicResponse, Context, Handler, Message, WrapFuture, fut::ActorFutureExt};
+use actix::{
+    Actor, AsyncContext, AtomicResponse, Context, Handler, Message, WrapFuture,
+    fut::{ActorFutureExt, LocalBoxActorFuture, ready},
+};
 use dagwright_bus::Bus;
 use dagwright_model::{
     canonical,
     code::Code,
     id::RequestId,
-    message::{self, Bounds, Conflict, Envelope, Facts, Party, Question, Transcript},
+    message::{self, Conflict, Envelope, Facts, Party, Question, Role, Transcript},
     plan::Plan,
     record::{Ended, FactRecorded, PlanSealed, Record, RecordBody},
-    spec::Spec,
     task::Problem,
 };
 use dagwright_negotiation::{
-    cost::Rates,
-    session::{Effect, Ending, Event, Session},
+    replay,
+    session::{self, Effect, Ending, Event, Session},
 };
 use dagwright_store::Store;
-use tokio::sync::oneshot;
 
-use crate::{keeper::Deliver, participant::send, ports::Clock};
+use crate::{
+    docket::{Asked, Docket},
+    keeper::Life,
+    participant::send,
+    ports::Clock,
+};
 
 /// How often sessions hear that time passed; their own deadlines are seconds.
 const TICK: Duration = Duration::from_millis(500);
 
 /// The orchestrating agent.
 pub(crate) struct OrchestratorAgent {
+    pub(crate) life: Life,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) docket: Arc<Docket>,
     pub(crate) sessions: BTreeMap<RequestId, Open>,
 }
 
@@ -44,24 +54,25 @@ pub(crate) struct Open {
     /// What each party was asked last, to name the facts it answers with.
     asked: BTreeMap<Party, Vec<Question>>,
     next_sequence: u64,
-    reply: Option<oneshot::Sender<Result<Negotiated, dagwright_store::Error>>>,
 }
 
-/// Opens a session for a request that the ledger has accepted.
-#[derive(Message)]
+/// What the orchestrator hears.
+#[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Negotiate {
-    pub(crate) request: RequestId,
-    pub(crate) spec: Spec,
-    pub(crate) bounds: Bounds,
-    pub(crate) next_sequence: u64,
-    pub(crate) reply: oneshot::Sender<Result<Negotiated, dagwright_store::Error>>,
+pub(crate) enum Notice {
+    /// A message came.
+    Received(Envelope),
+    /// A request on the docket is to be opened, or taken up.
+    Asked(RequestId),
+    /// An agent was built anew.
+    Restarted {
+        party: Party,
+        /// The session that it ended over; `None` where that is not known.
+        over: Option<RequestId>,
+    },
+    /// Time passed.
+    Tick,
 }
-
-/// An agent was started anew.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Restarted(pub(crate) Party);
 
 /// How a negotiation ended, and all that was known and said.
 #[derive(Clone, Debug)]
@@ -81,16 +92,72 @@ struct Step {
     request: RequestId,
     records: Vec<Record>,
     messages: Vec<Envelope>,
-    end: Option<(oneshot::Sender<Result<Negotiated, dagwright_store::Error>>, Negotiated)>,
+    end: Option<Negotiated>,
 }
+
+/// What an agent does before it hears the next notice.
+type Performance = LocalBoxActorFuture<OrchestratorAgent, ()>;
 
 // === impl OrchestratorAgent ===
 
 impl OrchestratorAgent {
+    /// Opens a request's session where the ledger says it was left.
+    fn open(&self, request: RequestId) -> Performance {
+        let Some(asked) = self.docket.asked(&request) else { return Box::pin(ready(())) };
+        let read = read(self.store.clone(), request.clone(), asked.first_sequence);
+        let read = self.life.work().slowly_on_behalf_of(request.clone(), read);
+        Box::pin(read.into_actor(self).then(move |read, agent, _| match read {
+            Ok(records) => {
+                let work = agent.life.work();
+                let steps = work.on_behalf_of(&request, || agent.take_up(&request, asked, &records));
+                agent.perform(steps.into_iter().collect())
+            }
+            Err(error) => {
+                agent.docket.answer(&request, Err(error));
+                Box::pin(ready(()))
+            }
+        }))
+    }
+
+    /// Takes a session up from its records; there are none of a new one.
+    fn take_up(&mut self, request: &RequestId, asked: Asked, records: &[Record]) -> Option<Step> {
+        let at_ms = self.clock.now_ms();
+        let next_sequence = records.last().map_or(asked.first_sequence, |record| record.sequence + 1);
+        let recorded: Vec<_> = records.iter().filter_map(said).collect();
+        if asked.is_hopeless() {
+            let problem = session::lost(&Party::sole(Role::Orchestrator));
+            return Some(abandon(request, records, next_sequence, at_ms, problem));
+        }
+        match replay::resume(request.clone(), asked.spec, asked.bounds, &recorded, at_ms) {
+            Ok((session, effects)) => {
+                let open = Open::new(session, recorded.len(), next_sequence);
+                self.sessions.insert(request.clone(), open);
+                self.follow(request, effects, at_ms)
+            }
+            Err(divergence) => {
+                tracing::error!(%request, %divergence, "could not take a session up");
+                let problem = Problem {
+                    code: Code::Internal,
+                    subject: "negotiation".into(),
+                    message: "the negotiation was begun by another version and cannot be taken up".into(),
+                    hint: "submit the request again".into(),
+                };
+                Some(abandon(request, records, next_sequence, at_ms, problem))
+            }
+        }
+    }
+
     /// Applies an event to a session and says what follows.
-    fn step(&mut self, request: &RequestId, event: Event) -> Option<Step> {
+    fn step(&mut self, request: &RequestId, event: Event, at_ms: u64) -> Option<Step> {
+        self.life.work().on_behalf_of(request, || {
+            let effects = self.sessions.get_mut(request)?.session.apply(event);
+            self.follow(request, effects, at_ms)
+        })
+    }
+
+    /// Says what follows from a session's effects.
+    fn follow(&mut self, request: &RequestId, effects: Vec<Effect>, at_ms: u64) -> Option<Step> {
         let open = self.sessions.get_mut(request)?;
-        let effects = open.session.apply(event);
         let (mut messages, mut ending) = (Vec::new(), None);
         for effect in effects {
             match effect {
@@ -99,67 +166,58 @@ impl OrchestratorAgent {
             }
         }
         let mut bodies = open.news();
-        bodies.extend(ending.as_ref().map(outcome));
-        let at = self.clock.now_ms();
-        let first = open.next_sequence;
-        let records: Vec<_> = bodies
-            .into_iter()
-            .zip(first..)
-            .map(|(body, sequence)| Record { request: request.clone(), sequence, at, body })
-            .collect();
+        if !bodies.is_empty() {
+            // An end has messages of its own: without news, it stands in the ledger already.
+            bodies.extend(ending.as_ref().map(outcome));
+        }
+        let records = numbered(request, bodies, open.next_sequence, at_ms);
         open.next_sequence += records.len() as u64;
-        let end = ending.and_then(|ending| {
-            let negotiated = Negotiated {
-                ending,
-                facts: open.session.facts().clone(),
-                transcript: open.session.transcript(),
-                next_sequence: open.next_sequence,
-            };
-            Some((open.reply.take()?, negotiated))
+        let end = ending.map(|ending| Negotiated {
+            ending,
+            facts: open.session.facts().clone(),
+            transcript: open.session.transcript(),
+            next_sequence: open.next_sequence,
         });
-        if open.session.is_over() {
+        if end.is_some() {
             self.sessions.remove(request);
         }
         Some(Step { request: request.clone(), records, messages, end })
     }
 
     /// Persists, then performs, in the order of the steps.
-    fn perform(&self, steps: Vec<Step>) -> AtomicResponse<Self, ()> {
-        let (store, bus) = (self.store.clone(), self.bus.clone());
-        let work = async move {
+    fn perform(&self, steps: Vec<Step>) -> Performance {
+        let (store, bus, docket, work) = (self.store.clone(), self.bus.clone(), self.docket.clone(), self.life.work());
+        let performance = async move {
             let mut failed = Vec::new();
-            for step in steps {
-                match (persist(store.clone(), step.records).await, step.end) {
-                    (Ok(()), end) => {
-                        send(bus.clone(), step.messages).await;
-                        if let Some((reply, negotiated)) = end {
-                            // Whoever asked may have gone; the ledger knows.
-                            let _ = reply.send(Ok(negotiated));
-                        }
+            for Step { request, records, messages, end } in steps {
+                let (store, bus) = (store.clone(), bus.clone());
+                let step = async move {
+                    persist(store, records).await?;
+                    send(bus, messages).await;
+                    Ok(end)
+                };
+                match work.slowly_on_behalf_of(request.clone(), step).await {
+                    Ok(None) => {}
+                    Ok(Some(negotiated)) => docket.answer(&request, Ok(negotiated)),
+                    Err(error) => {
+                        // Memory is ahead of the ledger: the session ends, and whoever asked hears why at once.
+                        docket.answer(&request, Err(error));
+                        failed.push(request);
                     }
-                    (Err(error), Some((reply, _))) => {
-                        let _ = reply.send(Err(error));
-                    }
-                    (Err(error), None) => failed.push((step.request, error)),
                 }
             }
             failed
         };
-        AtomicResponse::new(Box::pin(work.into_actor(self).map(|failed, agent, _| {
-            for (request, error) in failed {
-                // Memory is ahead of the ledger: the session ends, and whoever asked hears why at once.
-                if let Some(reply) = agent.sessions.remove(&request).and_then(|open| open.reply) {
-                    let _ = reply.send(Err(error));
-                }
+        Box::pin(performance.into_actor(self).map(|failed, agent, _| {
+            for request in failed {
+                agent.sessions.remove(&request);
             }
-        })))
+        }))
     }
 
-    fn step_all(&mut self, event: impl Fn(u64) -> Event) -> AtomicResponse<Self, ()> {
-        let at_ms = self.clock.now_ms();
+    fn step_all(&mut self, event: impl Fn(&RequestId) -> Event, at_ms: u64) -> Vec<Step> {
         let requests: Vec<_> = self.sessions.keys().cloned().collect();
-        let steps = requests.iter().filter_map(|request| self.step(request, event(at_ms))).collect();
-        self.perform(steps)
+        requests.iter().filter_map(|request| self.step(request, event(request), at_ms)).collect()
     }
 }
 
@@ -167,87 +225,111 @@ impl Actor for OrchestratorAgent {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        context.run_interval(TICK, |_, context| context.notify(Tick));
+        context.run_interval(TICK, |_, context| context.notify(Notice::Tick));
     }
 }
 
-/// Time passed.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Tick;
-
-impl Handler<Negotiate> for OrchestratorAgent {
+impl Handler<Notice> for OrchestratorAgent {
     type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, ask: Negotiate, _: &mut Context<Self>) -> Self::Result {
-        let session = Session::new(ask.request.clone(), ask.spec, ask.bounds, Rates::default());
-        let open = Open {
-            session,
-            recorded: 0,
-            asked: BTreeMap::new(),
-            next_sequence: ask.next_sequence,
-            reply: Some(ask.reply),
+    fn handle(&mut self, notice: Notice, _: &mut Context<Self>) -> Self::Result {
+        let at_ms = self.clock.now_ms();
+        let steps = match notice {
+            Notice::Asked(request) => return AtomicResponse::new(self.open(request)),
+            Notice::Received(envelope) => {
+                let request = envelope.session.clone();
+                self.step(&request, Event::Received { envelope, at_ms }, at_ms).into_iter().collect()
+            }
+            Notice::Restarted { party, over } => {
+                let blamed = |request: &RequestId| over.as_ref().is_none_or(|over| over == request);
+                let event = |request: &_| Event::Restarted { party: party.clone(), blamed: blamed(request), at_ms };
+                self.step_all(event, at_ms)
+            }
+            Notice::Tick => self.step_all(|_| Event::TimePassed { at_ms }, at_ms),
         };
-        self.sessions.insert(ask.request.clone(), open);
-        let at_ms = self.clock.now_ms();
-        let steps = self.step(&ask.request, Event::Opened { at_ms }).into_iter().collect();
-        self.perform(steps)
+        AtomicResponse::new(self.perform(steps))
     }
 }
 
-impl Handler<Deliver> for OrchestratorAgent {
-    type Result = AtomicResponse<Self, ()>;
+// === impl Notice ===
 
-    fn handle(&mut self, Deliver(envelope): Deliver, _: &mut Context<Self>) -> Self::Result {
-        let at_ms = self.clock.now_ms();
-        let request = envelope.session.clone();
-        let steps = self.step(&request, Event::Received { envelope, at_ms }).into_iter().collect();
-        self.perform(steps)
-    }
-}
-
-impl Handler<Tick> for OrchestratorAgent {
-    type Result = AtomicResponse<Self, ()>;
-
-    fn handle(&mut self, _: Tick, _: &mut Context<Self>) -> Self::Result {
-        self.step_all(|at_ms| Event::TimePassed { at_ms })
-    }
-}
-
-impl Handler<Restarted> for OrchestratorAgent {
-    type Result = AtomicResponse<Self, ()>;
-
-    fn handle(&mut self, Restarted(party): Restarted, _: &mut Context<Self>) -> Self::Result {
-        self.step_all(|at_ms| Event::Restarted { party: party.clone(), at_ms })
+impl From<Envelope> for Notice {
+    fn from(envelope: Envelope) -> Self {
+        Self::Received(envelope)
     }
 }
 
 // === impl Open ===
 
 impl Open {
+    /// Holds a session whose first `recorded` messages stand in the ledger.
+    fn new(session: Session, recorded: usize, next_sequence: u64) -> Self {
+        let mut open = Self { session, recorded: 0, asked: BTreeMap::new(), next_sequence };
+        for envelope in open.session.transcript().0.into_iter().take(recorded) {
+            open.note(envelope);
+        }
+        open
+    }
+
     /// Returns what the transcript has beyond the ledger, facts by the hash of their question first.
     fn news(&mut self) -> Vec<RecordBody> {
         let transcript = self.session.transcript();
+        transcript.0.into_iter().skip(self.recorded).flat_map(|envelope| self.note(envelope)).collect()
+    }
+
+    fn note(&mut self, envelope: Envelope) -> Vec<RecordBody> {
+        self.recorded += 1;
         let mut bodies = Vec::new();
-        for envelope in transcript.0.into_iter().skip(self.recorded) {
-            self.recorded += 1;
-            match &envelope.body {
-                message::Message::Observe { questions } => {
-                    self.asked.insert(envelope.to.clone(), questions.clone());
-                }
-                message::Message::Observed { observations } => {
-                    let questions = self.asked.remove(&envelope.from).unwrap_or_default();
-                    bodies.extend(questions.iter().zip(observations).map(|(question, observation)| {
-                        let key = canonical::hash(question);
-                        RecordBody::FactRecorded(Box::new(FactRecorded { key, observation: observation.clone() }))
-                    }));
-                }
-                _ => {}
+        match &envelope.body {
+            message::Message::Observe { questions } => {
+                self.asked.insert(envelope.to.clone(), questions.clone());
             }
-            bodies.push(RecordBody::MessageSent(Box::new(envelope)));
+            message::Message::Observed { observations } => {
+                let questions = self.asked.remove(&envelope.from).unwrap_or_default();
+                bodies.extend(questions.iter().zip(observations).map(|(question, observation)| {
+                    let key = canonical::hash(question);
+                    RecordBody::FactRecorded(Box::new(FactRecorded { key, observation: observation.clone() }))
+                }));
+            }
+            _ => {}
         }
+        bodies.push(RecordBody::MessageSent(Box::new(envelope)));
         bodies
     }
+}
+
+/// Ends a session without its machine: as far as the ledger does not say already that it ended.
+fn abandon(request: &RequestId, records: &[Record], next_sequence: u64, at_ms: u64, problem: Problem) -> Step {
+    let problems = vec![problem];
+    let mut transcript = Transcript(records.iter().filter_map(said).map(|(_, envelope)| envelope).collect());
+    let messages = replay::abandon(request, &transcript, &problems);
+    let is_ended = records.iter().any(|record| {
+        matches!(record.body, RecordBody::PlanSealed(_) | RecordBody::Deadlocked(_) | RecordBody::Failed(_))
+    });
+    let mut bodies = Vec::new();
+    if !is_ended {
+        transcript.0.extend(messages.iter().cloned());
+        bodies.extend(messages.iter().map(|envelope| RecordBody::MessageSent(Box::new(envelope.clone()))));
+        bodies.push(RecordBody::Failed(Ended { problems: problems.clone() }));
+    }
+    let records = numbered(request, bodies, next_sequence, at_ms);
+    let next_sequence = next_sequence + records.len() as u64;
+    let ending = Ending::Failed(problems);
+    let end = Negotiated { ending, facts: Facts::default(), transcript, next_sequence };
+    Step { request: request.clone(), records, messages, end: Some(end) }
+}
+
+/// Returns the message that a record holds, with its time.
+fn said(record: &Record) -> Option<(u64, Envelope)> {
+    match &record.body {
+        RecordBody::MessageSent(envelope) => Some((record.at, (**envelope).clone())),
+        _ => None,
+    }
+}
+
+fn numbered(request: &RequestId, bodies: Vec<RecordBody>, first: u64, at: u64) -> Vec<Record> {
+    let record = |(body, sequence)| Record { request: request.clone(), sequence, at, body };
+    bodies.into_iter().zip(first..).map(record).collect()
 }
 
 /// Returns the record of an ending.
@@ -289,7 +371,13 @@ async fn persist(store: Arc<dyn Store>, records: Vec<Record>) -> Result<(), dagw
     if records.is_empty() {
         return Ok(());
     }
-    tokio::task::spawn_blocking(move || store.append(&records))
-        .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    blocking(move || store.append(&records)).await
+}
+
+async fn read(store: Arc<dyn Store>, request: RequestId, from: u64) -> Result<Vec<Record>, dagwright_store::Error> {
+    blocking(move || store.read(&request, from)).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

@@ -1,7 +1,7 @@
 //! The extraction, transformation and loading agents: shells around [`Participant`].
 //!
-//! An agent keeps one machine a session, all of it rebuilt from the orchestrator's messages: an agent that was lost and
-//! built anew says so, or answers from the next call for proposals. Facts are the orchestrator's to record.
+//! An agent keeps one machine a session, all of it rebuilt from the orchestrator's messages: one that was lost and built
+//! anew is told them again. Facts are the orchestrator's to record.
 
 use std::sync::Arc;
 
@@ -18,18 +18,25 @@ use dagwright_negotiation::{
 use futures::future::join_all;
 use indexmap::IndexMap;
 
-use crate::{keeper::Deliver, observe::Facts};
+use crate::{keeper::Life, observe::Facts};
 
-/// How many sessions an agent remembers; the oldest is forgotten first, and its award then fails with a clear word.
+/// How many sessions an agent remembers; the oldest is forgotten first, and asks for nothing until it is
+/// told all of it again.
 const SESSIONS_MAX: usize = 1024;
 
 /// One agent.
 pub(crate) struct ParticipantAgent {
+    life: Life,
     party: Party,
     bus: Arc<dyn Bus>,
     facts: Arc<Facts>,
     sessions: IndexMap<RequestId, Participant>,
 }
+
+/// A message for an agent.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Deliver(Envelope);
 
 /// Something that an agent found out; comes back to itself.
 #[derive(Message)]
@@ -42,16 +49,27 @@ struct Found {
 // === impl ParticipantAgent ===
 
 impl ParticipantAgent {
-    pub(crate) fn new(party: Party, bus: Arc<dyn Bus>, facts: Arc<Facts>) -> Self {
-        Self { party, bus, facts, sessions: IndexMap::new() }
+    pub(crate) fn new(life: Life, party: Party, bus: Arc<dyn Bus>, facts: Arc<Facts>) -> Self {
+        Self { life, party, bus, facts, sessions: IndexMap::new() }
     }
 
-    fn session(&mut self, session: &RequestId) -> &mut Participant {
+    fn remember(&mut self, session: &RequestId) {
         if self.sessions.len() >= SESSIONS_MAX && !self.sessions.contains_key(session) {
             self.sessions.shift_remove_index(0);
         }
         let party = &self.party;
-        self.sessions.entry(session.clone()).or_insert_with(|| Participant::new(party.clone(), Rates::default()))
+        self.sessions.entry(session.clone()).or_insert_with(|| Participant::new(party.clone(), Rates::default()));
+    }
+
+    /// Applies an event to a session, if it is known, and does what follows.
+    fn step(&mut self, session: &RequestId, event: Event, context: &mut Context<Self>) -> AtomicResponse<Self, ()> {
+        let work = self.life.work();
+        let messages = work.on_behalf_of(session, || {
+            let effects = self.sessions.get_mut(session).map(|known| known.apply(event)).unwrap_or_default();
+            self.perform(session, effects, context)
+        });
+        let send = work.slowly_on_behalf_of(session.clone(), send(self.bus.clone(), messages));
+        AtomicResponse::new(Box::pin(send.into_actor(self)))
     }
 
     /// Starts what takes long, and returns the messages to send.
@@ -69,6 +87,7 @@ impl ParticipantAgent {
             };
             let session = session.clone();
             let work = async move { find_out(&facts, &questions, known.as_deref()).await };
+            let work = self.life.work().slowly_on_behalf_of(session.clone(), work);
             context.spawn(work.into_actor(self).map(move |event, _, context| context.notify(Found { session, event })));
         }
         messages
@@ -84,13 +103,12 @@ impl Handler<Deliver> for ParticipantAgent {
 
     fn handle(&mut self, Deliver(envelope): Deliver, context: &mut Context<Self>) -> Self::Result {
         let session = envelope.session.clone();
-        let is_over = ends_session(&envelope.body);
-        let effects = self.session(&session).apply(Event::Received(envelope));
-        if is_over {
+        if ends_session(&envelope.body) {
             self.sessions.shift_remove(&session);
+        } else {
+            self.remember(&session);
         }
-        let messages = self.perform(&session, effects, context);
-        AtomicResponse::new(Box::pin(send(self.bus.clone(), messages).into_actor(self)))
+        self.step(&session, Event::Received(envelope), context)
     }
 }
 
@@ -98,13 +116,16 @@ impl Handler<Found> for ParticipantAgent {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, Found { session, event }: Found, context: &mut Context<Self>) -> Self::Result {
-        let effects = match self.sessions.get_mut(&session) {
-            Some(participant) => participant.apply(event),
-            // The session ended while the answer was on its way.
-            None => Vec::new(),
-        };
-        let messages = self.perform(&session, effects, context);
-        AtomicResponse::new(Box::pin(send(self.bus.clone(), messages).into_actor(self)))
+        // The session may have ended while the answer was on its way.
+        self.step(&session, event, context)
+    }
+}
+
+// === impl Deliver ===
+
+impl From<Envelope> for Deliver {
+    fn from(envelope: Envelope) -> Self {
+        Self(envelope)
     }
 }
 

@@ -1,14 +1,7 @@
 //! The four agents of one host, and how to ask them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
+use std::sync::Arc;
 
-use actix::{Actor, Addr, Arbiter};
 use dagwright_bus::Bus;
 use dagwright_model::{
     id::RequestId,
@@ -16,15 +9,26 @@ use dagwright_model::{
     spec::Spec,
 };
 use dagwright_store::Store;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+};
 
 use crate::{
-    keeper::keep,
+    docket::{Asked, Docket},
+    keeper::{Post, Restarts, keep},
     observe::Facts,
-    orchestrator::{Negotiate, Negotiated, OrchestratorAgent, Restarted},
-    participant::ParticipantAgent,
+    orchestrator::{Negotiated, Notice, OrchestratorAgent},
+    participant::{Deliver, ParticipantAgent},
     ports::{Clock, Observer},
 };
+
+/// How many sessions are open at a time; further ones wait their turn, and their time does not run yet. Each holds its
+/// facts and its transcript in memory, and all of them wait for the same few processes that observe.
+const SESSIONS_OPEN_MAX: usize = 64;
+
+/// How many notices may wait for the orchestrator's keeper, which takes them at once.
+const NOTICES_MAX: usize = 16;
 
 /// What a team works with.
 #[derive(Clone)]
@@ -39,12 +43,13 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
 }
 
-/// An orchestrator and one agent of each other role, each on a thread of its own.
+/// An orchestrator and one agent of each other role, each on a thread of its own, and built anew when it panics.
 pub struct Team {
-    orchestrator: Addr<OrchestratorAgent>,
-    arbiters: Vec<Arbiter>,
-    /// Cleared when the team is dropped: its agents then end on purpose.
-    on_duty: Arc<AtomicBool>,
+    docket: Arc<Docket>,
+    orchestrator: mpsc::Sender<Notice>,
+    turns: Semaphore,
+    restarts: Restarts,
+    keepers: Vec<JoinHandle<()>>,
 }
 
 /// Says why a negotiation has no outcome.
@@ -56,7 +61,10 @@ pub enum Error {
     /// The ledger could not be written.
     #[error("could not record the negotiation")]
     Store(#[from] dagwright_store::Error),
-    /// The orchestrator ended; its log says why.
+    /// An agent could not get its thread.
+    #[error("could not start a thread for an agent")]
+    Thread(#[source] std::io::Error),
+    /// The orchestrator is gone, or the same request was asked for again; the log says why.
     #[error("the orchestrator ended during the negotiation")]
     Lost,
 }
@@ -67,45 +75,69 @@ impl Team {
     /// Starts the agents. Needs a running actix system.
     ///
     /// # Errors
-    /// [`Error::Bus`] when they cannot talk.
+    /// [`Error::Bus`] when they cannot talk, [`Error::Thread`] when there are no threads for them.
     pub async fn start(ports: Ports) -> Result<Self, Error> {
-        let on_duty = Arc::new(AtomicBool::new(true));
-        let mut arbiters = vec![Arbiter::new()];
-        let orchestrator = {
-            let ports = ports.clone();
-            OrchestratorAgent::start_in_arbiter(&arbiters[0].handle(), move |_| OrchestratorAgent {
-                bus: ports.bus,
-                store: ports.store,
-                clock: ports.clock,
-                sessions: BTreeMap::new(),
-            })
-        };
-        let inbox = orchestrator.clone();
-        // The orchestrator is not built anew here: its sessions are in memory, and whoever asked hears that it is lost.
-        keep(ports.bus.clone(), Party::sole(Role::Orchestrator), move || inbox.clone(), |_| {}, on_duty.clone())
-            .await?;
-        let Ports { bus, observer, store, clock } = ports;
-        let facts = Arc::new(Facts { observer, clock, store });
+        let (orchestrator, notices) = mpsc::channel(NOTICES_MAX);
+        let (docket, restarts) = (Arc::new(Docket::default()), Restarts::default());
+        let turns = Semaphore::new(SESSIONS_OPEN_MAX);
+        // Dropped with what has started by then when a later one cannot start.
+        let mut team = Self { docket, orchestrator, turns, restarts, keepers: Vec::new() };
+        team.keep_orchestrator(&ports, notices).await?;
         for role in Role::PARTICIPANTS {
-            let arbiter = Arbiter::new();
-            let (handle, party) = (arbiter.handle(), Party::sole(role));
-            arbiters.push(arbiter);
-            let (facts, of, agent_bus) = (facts.clone(), party.clone(), bus.clone());
-            let build = move || {
-                let agent = ParticipantAgent::new(of.clone(), agent_bus.clone(), facts.clone());
-                ParticipantAgent::start_in_arbiter(&handle, move |_| agent)
-            };
-            let orchestrator = orchestrator.clone();
-            keep(bus.clone(), party, build, move |party| orchestrator.do_send(Restarted(party)), on_duty.clone())
-                .await?;
+            team.keep_participant(&ports, Party::sole(role)).await?;
         }
-        Ok(Self { orchestrator, arbiters, on_duty })
+        Ok(team)
+    }
+
+    async fn keep_orchestrator(&mut self, ports: &Ports, notices: mpsc::Receiver<Notice>) -> Result<(), Error> {
+        let (docket, ports, open) = (self.docket.clone(), ports.clone(), self.docket.clone());
+        let bus = ports.bus.clone();
+        let post = Post {
+            party: Party::sole(Role::Orchestrator),
+            restarts: self.restarts.clone(),
+            build: move |life| OrchestratorAgent {
+                life,
+                bus: ports.bus.clone(),
+                store: ports.store.clone(),
+                clock: ports.clock.clone(),
+                docket: docket.clone(),
+                sessions: std::collections::BTreeMap::new(),
+            },
+            lost: async move |over: Option<RequestId>| {
+                open.blame(over.as_ref()).into_iter().map(Notice::Asked).collect()
+            },
+        };
+        self.keepers.push(keep(&*bus, notices, post).await?);
+        Ok(())
+    }
+
+    async fn keep_participant(&mut self, ports: &Ports, party: Party) -> Result<(), Error> {
+        let Ports { bus, observer, store, clock } = ports.clone();
+        let facts = Arc::new(Facts { observer, clock, store });
+        let (of, agent_bus, orchestrator) = (party.clone(), bus.clone(), self.orchestrator.clone());
+        let post = Post {
+            party: party.clone(),
+            restarts: self.restarts.clone(),
+            build: move |life| ParticipantAgent::new(life, of.clone(), agent_bus.clone(), facts.clone()),
+            lost: async move |over| {
+                // Where there is no orchestrator any more, there are no sessions to go on with.
+                let _ = orchestrator.send(Notice::Restarted { party: party.clone(), over }).await;
+                Vec::new()
+            },
+        };
+        // Nobody but the bus has anything for a participant.
+        let (_, nothing) = mpsc::channel::<Deliver>(1);
+        self.keepers.push(keep(&*bus, nothing, post).await?);
+        Ok(())
     }
 
     /// Negotiates over a spec for a request whose acceptance is in the ledger, up to `next_sequence`.
     ///
+    /// What the ledger has from there on is taken up: a negotiation that another team began goes on, and one that has
+    /// ended ends the same.
+    ///
     /// # Errors
-    /// When the ledger could not be written, or the orchestrator was lost.
+    /// When the ledger could not be read or written, or the orchestrator was lost for good.
     pub async fn negotiate(
         &self,
         request: RequestId,
@@ -113,18 +145,29 @@ impl Team {
         bounds: Bounds,
         next_sequence: u64,
     ) -> Result<Negotiated, Error> {
-        let (reply, answer) = oneshot::channel();
-        let ask = Negotiate { request, spec, bounds, next_sequence, reply };
-        self.orchestrator.send(ask).await.map_err(|_| Error::Lost)?;
-        Ok(answer.await.map_err(|_| Error::Lost)??)
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await;
+        let (reply, mut answer) = oneshot::channel();
+        self.docket.enter(request.clone(), Asked { spec, bounds, first_sequence: next_sequence, deaths: 0 }, reply);
+        self.orchestrator.send(Notice::Asked(request)).await.map_err(|_| Error::Lost)?;
+        tokio::select! {
+            biased;
+            answered = &mut answer => Ok(answered.map_err(|_| Error::Lost)??),
+            () = self.orchestrator.closed() => Err(Error::Lost),
+        }
+    }
+
+    /// Returns how often agents were built anew; the same counts whenever it is read.
+    #[must_use]
+    pub fn restarts(&self) -> Restarts {
+        self.restarts.clone()
     }
 }
 
 impl Drop for Team {
     fn drop(&mut self) {
-        self.on_duty.store(false, Relaxed);
-        for arbiter in &self.arbiters {
-            arbiter.stop();
+        for keeper in &self.keepers {
+            keeper.abort();
         }
     }
 }

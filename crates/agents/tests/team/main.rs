@@ -1,5 +1,8 @@
 //! The four actors over the bus, with a stand-in for the world: what a negotiation ends with reaches whoever asked.
 
+mod supervision;
+mod world;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,8 +16,7 @@ use dagwright_model::{
     facts::{ProbeReply, ProbeRequest, TypingReply, TypingRequest},
     id::RequestId,
     message::Bounds,
-    record::{Accepted, Ingress, Purpose, Record, RecordBody},
-    spec::Spec,
+    record::RecordBody,
     task::Problem,
 };
 use dagwright_negotiation::session::Ending;
@@ -39,27 +41,11 @@ fn dark(subject: &str) -> Problem {
     Problem { code: Code::SourceUnreachable, subject: subject.into(), message: "dark".into(), hint: "wait".into() }
 }
 
-fn accepted(request: &RequestId, spec: &Spec) -> Record {
-    let body = RecordBody::Accepted(Box::new(Accepted {
-        pipeline: spec.dag_id(),
-        spec_text: String::new(),
-        spec_hash: spec.hash(),
-        ingress: Ingress::CommandLine,
-        purpose: Purpose::Plan,
-        base: None,
-        params: std::collections::BTreeMap::new(),
-        interval: None,
-        backfill: false,
-    }));
-    Record { request: request.clone(), sequence: 0, at: 0, body }
-}
-
 /// Negotiates from `next_sequence` on, with the request's acceptance at 0.
 fn negotiate(store: &Arc<MemoryStore>, next_sequence: u64) -> Result<Negotiated, Error> {
-    let spec = "version: 1\npipeline: p\nsource: { uri: a.csv }\nsink: { uri: b.parquet, mode: replace }\n";
-    let spec = Spec::parse(spec).expect("a valid spec");
+    let spec = world::spec("a.csv");
+    store.append(&[world::accepted("request", &spec)]).expect("appends");
     let request = RequestId("request".into());
-    store.append(&[accepted(&request, &spec)]).expect("appends");
     actix::System::new().block_on(async {
         let ports = Ports {
             bus: Arc::new(InProcess::new()),
@@ -88,4 +74,21 @@ fn a_ledger_that_cannot_be_written_is_told_at_once() {
     // Another writer holds the place that the negotiation was given.
     assert!(matches!(negotiate(&store, 7), Err(Error::Store(_))));
     assert_eq!(store.read(&RequestId("request".into()), 0).expect("reads").len(), 1);
+}
+
+#[test]
+fn more_requests_than_are_negotiated_at_a_time_wait_their_turn() {
+    let store = Arc::new(world::Collapsing::default());
+    let files: Vec<_> = (0..200).map(|number| format!("{number}.csv")).collect();
+    for file in &files {
+        store.ledger.append(&[world::accepted(file, &world::spec(file))]).expect("appends");
+    }
+    let negotiated = actix::System::new().block_on(async {
+        let team = world::Cast::healthy(&store).start().await.expect("a team");
+        futures::future::join_all(files.iter().map(|file| world::negotiate(&team, file))).await
+    });
+    for negotiated in negotiated {
+        let negotiated = negotiated.expect("an answer");
+        assert!(matches!(negotiated.ending, Ending::Sealed(_)), "{:?}", negotiated.ending);
+    }
 }
