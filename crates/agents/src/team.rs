@@ -62,8 +62,8 @@ pub enum Error {
     #[error("could not record the negotiation")]
     Store(#[from] dagwright_store::Error),
     /// An agent could not get its thread.
-    #[error("could not start a thread for an agent")]
-    Thread(#[source] std::io::Error),
+    #[error("could not start a thread for an agent: {0}")]
+    Thread(std::io::Error),
     /// The orchestrator is gone, or the same request was asked for again; the log says why.
     #[error("the orchestrator ended during the negotiation")]
     Lost,

@@ -4,7 +4,7 @@
 
 pub mod reader;
 
-use std::sync::Arc;
+use std::{error::Error as StdError, io, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use futures::{StreamExt, TryStreamExt};
@@ -182,9 +182,22 @@ impl File {
 }
 
 fn unwritable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    unusable("a file could not be written").caused_by(error)
+    let what = if is_full(&error) { "there is no space left for a file" } else { "a file could not be written" };
+    unusable(what).caused_by(error)
 }
 
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     unusable("a file could not be read").caused_by(error)
+}
+
+fn is_full(error: &(dyn StdError + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

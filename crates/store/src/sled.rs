@@ -32,7 +32,7 @@ pub struct SledMap {
     // Before the folder: sled must be closed while the lock is still held.
     tree: sled::Db,
     failed: AtomicBool,
-    _folder: Folder,
+    folder: Folder,
 }
 
 // === impl SledStore ===
@@ -52,7 +52,7 @@ impl SledStore {
             Ok(Err(sled::Error::Io(source))) => return Err(crate::folder::failed("open", &folder.ledger())(source)),
             Ok(Err(_)) | Err(_) => return Err(Error::Damaged { path: folder.path().into() }),
         };
-        Ok(Self::new(SledMap { tree, failed: AtomicBool::new(false), _folder: folder }))
+        Ok(Self::new(SledMap { tree, failed: AtomicBool::new(false), folder }))
     }
 }
 
@@ -66,6 +66,8 @@ impl SledMap {
         }
         match catch_unwind(AssertUnwindSafe(call)) {
             Ok(Ok(value)) => Ok(value),
+            // The system's own words say more than sled's about them.
+            Ok(Err(sled::Error::Io(source))) => Err(crate::folder::failed(operation, &self.folder.ledger())(source)),
             Ok(Err(source)) => Err(Error::Database { operation, source }),
             Err(_) => {
                 self.failed.store(true, Ordering::Release);

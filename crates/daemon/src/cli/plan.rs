@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use dagwright_model::{
     canonical,
+    code::Code,
     id::RequestId,
     message::{Conflict, Facts, Transcript},
     plan::Plan as Sealed,
@@ -71,17 +72,19 @@ pub(crate) fn agreed(
     transcript: &Transcript,
     output: Output,
 ) -> Result<Result<Sealed, Exit>> {
-    let (title, exit, conflicts, problems): (_, _, Vec<Conflict>, Vec<Problem>) = match ending {
+    let (code, title, exit, conflicts, problems): (_, _, _, Vec<Conflict>, Vec<Problem>) = match ending {
         Ending::Sealed(plan) => return Ok(Ok(*plan)),
-        Ending::Deadlocked(conflicts) => ("The agents could not agree", Exit::Rejected, conflicts, Vec::new()),
+        Ending::Deadlocked(conflicts) => {
+            (Some(Code::Deadlocked), "the agents could not agree", Exit::Rejected, conflicts, Vec::new())
+        }
         Ending::Expired { bound, conflicts } => {
             output
                 .warn(&format!("the bound on {} was reached; see [negotiation] in the configuration", bound.as_str()));
-            ("The negotiation ran out", Exit::Rejected, conflicts, Vec::new())
+            (Some(Code::NegotiationExpired), "the negotiation ran out", Exit::Rejected, conflicts, Vec::new())
         }
         Ending::Failed(problems) => {
             let exit = problems.first().map_or(Exit::Failed, |problem| Exit::of(problem.code));
-            ("There is no plan", exit, Vec::new(), problems)
+            (None, "There is no plan", exit, Vec::new(), problems)
         }
     };
     let mut text = String::new();
@@ -92,7 +95,9 @@ pub(crate) fn agreed(
             render::facts::facts(facts)
         ));
     }
-    text.push_str(&format!("{}\n", render::styled(render::BAD, title)));
+    // Problems have codes of their own.
+    let code_and_title = code.map_or_else(|| title.to_owned(), |code| format!("{code} {title}"));
+    text.push_str(&format!("{}\n", render::styled(render::BAD, code_and_title)));
     text.push_str(&render::conflicts::conflicts(&conflicts));
     for problem in &problems {
         text.push_str(&render::problem::problem(problem));
@@ -101,6 +106,7 @@ pub(crate) fn agreed(
     output.json(&json!({
         "request_id": request,
         "status": if exit == Exit::Rejected { "deadlocked" } else { "failed" },
+        "code": code,
         "conflicts": conflicts,
         "problems": problems,
         "transcript": timeless(transcript),

@@ -20,6 +20,8 @@ pub fn objection(case: Case<'_>, name: &Name) -> Option<Conflict> {
     if least <= free || !case.filters(&source).is_empty() {
         return None;
     }
+    // The estimate is not exact to the byte, and would not read well if it looked so.
+    let least = least.next_multiple_of(1 << 10);
     let message = format!("{} are free, at least {} are to be written", ByteSize(free), ByteSize(least));
     let mut found = conflict(ConflictKind::Space, Role::Loading, name.as_str(), message);
     found.remedies.push(remedy("", format!("free space at {}", case.spec.sinks[name].locator)));

@@ -149,7 +149,11 @@ impl Checked {
             return Err(self.subject.changed(&self.file.name));
         }
         if self.local {
-            let now = std::fs::metadata(&self.file.path).map_err(|error| self.subject.io(&self.file.name, error))?;
+            let now = std::fs::metadata(&self.file.path).map_err(|error| match error.kind() {
+                // It was there when it was opened.
+                io::ErrorKind::NotFound => self.subject.changed(&self.file.name),
+                _ => self.subject.io(&self.file.name, error),
+            })?;
             if Some(listing::local_version(&now)) != self.file.version {
                 return Err(self.subject.changed(&self.file.name));
             }

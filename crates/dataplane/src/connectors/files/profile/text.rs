@@ -253,6 +253,12 @@ impl Pass<'_> {
             text.read_to_end(&mut bytes).map_err(|error| question.subject.io(&file.name, error))?;
             self.piece(bytes, start == 0, &file.name)?;
         }
+        if self.observed.rows == 0
+            && let Some(first) = question.files.iter().find(|file| file.size > 0)
+        {
+            // Records longer than a piece: the first of them is read whole, or is longer than any may be.
+            self.file(first, sample::PIECE_BYTES)?;
+        }
         Ok(false)
     }
 
