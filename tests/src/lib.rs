@@ -8,6 +8,7 @@
 //! Everything a test needs is installed by `tests/scripts/tools.sh`; what is missing fails the test with the command to
 //! run. Nothing here sleeps, and every service ends with the test process, however that ends.
 
+pub mod disk;
 pub mod kafka;
 
 use std::{
@@ -139,6 +140,15 @@ impl Workspace {
         command
     }
 
+    /// Returns the names in a folder, in order; none when it does not exist.
+    #[must_use]
+    pub fn list(&self, folder: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path(folder)).into_iter().flatten().flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
     /// Runs `dagwright` with arguments to its end.
     ///
     /// # Panics
@@ -161,6 +171,22 @@ impl Workspace {
 // === impl Ended ===
 
 impl Ended {
+    /// Panics unless the program ended with this code over a problem with the stable code `code`, and said what to do.
+    ///
+    /// # Panics
+    /// As said.
+    #[track_caller]
+    pub fn expect_problem(&self, exit: i32, code: &str) -> &Self {
+        let said = format!("{}{}", self.stdout, self.stderr);
+        let mut lines = said.lines().skip_while(|line| !line.contains(code));
+        let problem = lines.next().unwrap_or_else(|| panic!("no {code} in\n{said}"));
+        // `code message`, then the remedy; of a deadlock, the conflicts with theirs come in between.
+        let remedy = lines.take(16).find(|line| line.trim_start().starts_with('→'));
+        let remedy = remedy.unwrap_or_else(|| panic!("no remedy for \"{problem}\" in\n{said}"));
+        assert!(remedy.trim_start_matches([' ', '→']).len() > 10, "an empty remedy for \"{problem}\"");
+        self.expect(exit)
+    }
+
     /// Panics unless the program ended with this code.
     ///
     /// # Panics
