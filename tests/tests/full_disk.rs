@@ -31,16 +31,18 @@ fn run(workspace: &Workspace, disk: &Disk, settings: &[(&str, &str)]) -> Ended {
 }
 
 /// Expects that `spec` fails with a code while the disk at `disk` has `size`, leaves nothing on it or in `out`, and
-/// succeeds once the disk is large.
+/// succeeds once the disk is large. Returns how it failed.
 #[track_caller]
-fn check(spec: &str, size: &str, settings: &[(&str, &str)], exit: i32, code: &str) {
+fn check(spec: &str, size: &str, settings: &[(&str, &str)], exit: i32, code: &str) -> Ended {
     let workspace = workspace(spec);
     let disk = Disk::mount(&workspace, "disk", size);
-    run(&workspace, &disk, settings).expect_problem(exit, code);
+    let failed = run(&workspace, &disk, settings);
+    failed.expect_problem(exit, code);
     assert_eq!(disk.files(), [""; 0], "left on the disk");
     assert_eq!(workspace.list("out"), [""; 0], "left beside it");
     disk.resize("256m");
     run(&workspace, &disk, settings).expect(0);
+    failed
 }
 
 #[test]
@@ -80,7 +82,8 @@ fn a_staging_area_whose_disk_is_full_shows_nothing_in_the_sinks() {
         .map(|sink| format!("  {sink}: {{ from: source, uri: out/{sink}.csv, mode: replace }}\n"))
         .concat();
     let spec = format!("sinks:\n{sinks}goals: {{ optimize: memory }}\n");
-    check(&spec, "200k", &[("DAGWRIGHT__STAGING__URI", "disk/staging")], 3, "DW0606");
+    let failed = check(&spec, "200k", &[("DAGWRIGHT__STAGING__URI", "disk/staging")], 3, "DW0606");
+    assert!(failed.stderr.contains("no space left"), "{}", failed.stderr);
 }
 
 #[test]
@@ -95,7 +98,8 @@ fn a_disk_that_is_full_of_spilled_rows_ends_the_task() {
 fn a_quarantine_whose_disk_is_full_rejects_the_run() {
     let spec = "sink: { uri: out/few.csv, mode: replace }\nquality:\n  \
                 - { name: few, check: \"id < 10\", on_fail: quarantine, max_rejected: 100% }\n";
-    check(spec, "64k", &[("DAGWRIGHT__QUARANTINE__URI", "disk/quarantine")], 3, "DW0606");
+    let failed = check(spec, "64k", &[("DAGWRIGHT__QUARANTINE__URI", "disk/quarantine")], 3, "DW0606");
+    assert!(failed.stderr.contains("no space left"), "{}", failed.stderr);
 }
 
 /// Lets the disk of the store end a little later each time, until a run fits: so it ends in each of a run's phases.
