@@ -86,7 +86,8 @@ impl Disk {
     /// When the system refuses.
     pub fn resize(&self, size: &str) {
         let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,size={size}")]).arg(&self.folder);
+        // With its type and source: else `mount` adds the options it finds, some of which a user namespace refuses.
+        mount.args(["-t", "tmpfs", "-o", &format!("remount,size={size}"), "tmpfs"]).arg(&self.folder);
         self.run(&mount).expect(0);
     }
 
