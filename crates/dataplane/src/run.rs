@@ -6,8 +6,10 @@ mod graph;
 mod input;
 mod move_;
 mod output;
+mod pass;
 mod publish;
 mod split;
+mod views;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 

@@ -160,7 +160,7 @@ pub struct IncrementalRead {
     pub incremental: Incremental,
     /// The cursor's type.
     pub data_type: DataType,
-    /// Where the committed cursor stands: the sinks fed from this source. The smallest of theirs counts.
+    /// Where the committed cursors stand: the sinks fed from this source, of which each reads on from its own.
     pub committed_in: Vec<SinkRef>,
 }
 

@@ -29,17 +29,17 @@ pub(super) struct Uses {
 // === impl Uses ===
 
 impl Uses {
-    /// Finds the uses, given the outputs that are still to be written.
-    pub(super) fn find<'a>(
+    /// Finds the uses, given the outputs that are still to be written and the relations that are judged.
+    pub(super) fn find(
         work: &Move,
         steps: &BTreeMap<Name, PlannedStep>,
-        outputs: impl IntoIterator<Item = &'a Output>,
+        outputs: &[&Output],
+        gated: BTreeSet<Name>,
     ) -> Result<Self> {
-        let mut uses = Self::default();
+        let mut uses = Self { gated, ..Self::default() };
         for output in outputs {
             *uses.by_outputs.entry(relation_of(output).clone()).or_default() += 1;
         }
-        uses.gated = work.gates.iter().map(|gate| gate.on.clone()).collect();
         let mut open: Vec<Name> = uses.by_outputs.keys().chain(&uses.gated).cloned().collect();
         while let Some(name) = open.pop() {
             if !uses.needed.insert(name.clone()) {

@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
     gates::Gates,
     staging::{self, SeenCursor},
-    tally::{Rejects, SinkTally, SourceTally},
+    tally::{Rejects, SourceTally},
     transform::relation::{Feed, Opener, Relation, Size},
 };
 
@@ -78,7 +78,7 @@ impl OpenInput {
         }
     }
 
-    /// Opens the input; its rows are judged by `gates` as they are read.
+    /// Opens the input, an incremental source after a cursor; its rows are judged by `gates` as they are read.
     ///
     /// # Errors
     /// Whatever opening the source meets.
@@ -86,11 +86,12 @@ impl OpenInput {
         &mut self,
         task: &Task,
         input: &Input,
+        after_cursor: Option<String>,
         gates: Option<Arc<Gates>>,
         rejects: Rejects,
     ) -> Result<()> {
         let (streams, size) = match input {
-            Input::Source(read) => (self.open_source(task, read, rejects).await?, None),
+            Input::Source(read) => (self.open_source(task, read, after_cursor, rejects).await?, None),
             Input::Staged { .. } => match self.relation.feed() {
                 Some(Feed::Streams { openers, size }) => (openers.iter().map(|open| open(None)).collect(), size),
                 Some(Feed::Plan(_)) | None => (Vec::new(), None),
@@ -119,10 +120,15 @@ impl OpenInput {
         Ok(())
     }
 
-    async fn open_source(&self, task: &Task, read: &SourceRead, rejects: Rejects) -> Result<Vec<BatchStream>> {
+    async fn open_source(
+        &self,
+        task: &Task,
+        read: &SourceRead,
+        after_cursor: Option<String>,
+        rejects: Rejects,
+    ) -> Result<Vec<BatchStream>> {
         let name = &self.relation.name;
         let tally = self.tally.clone().unwrap_or_default();
-        let after_cursor = self.after_cursor(task, read).await?;
         let context = ReadContext { after_cursor, ..task.read_context(name, tally, rejects) };
         let source = task.host.connectors.source(&read.locator, &task.host.environment)?;
         let (schema, streams) = source.open(read, &context).await?;
@@ -140,30 +146,6 @@ impl OpenInput {
             stream.map(move |batch| batch.and_then(&watch)).boxed()
         });
         Ok(watched.collect())
-    }
-
-    /// Where the read continues: after the smallest cursor that its sinks have committed.
-    async fn after_cursor(&self, task: &Task, read: &SourceRead) -> Result<Option<String>> {
-        let Some(incremental) = &read.incremental else { return Ok(None) };
-        if task.run.backfill {
-            return Ok(None);
-        }
-        let (name, data_type) = (&self.relation.name, &incremental.data_type);
-        let context = task.write_context(SinkTally::shared());
-        let mut committed: Option<String> = None;
-        for sink in &incremental.committed_in {
-            let connector = task.sink(&sink.locator)?;
-            let Some(cursor) = connector.committed_cursor(sink, &task.spec.pipeline, name, &context).await? else {
-                // A sink that has nothing yet needs everything.
-                committed = None;
-                break;
-            };
-            committed = match committed {
-                Some(smaller) => cursor::smallest(name, data_type, smaller, cursor)?,
-                None => Some(cursor),
-            };
-        }
-        cursor::continue_after(name, &incremental.incremental, data_type, committed)
     }
 
     /// Looks at the beginning of every stream, so that joins know which side is small.

@@ -6,9 +6,9 @@ use std::{
 };
 
 use arrow::{
-    array::{Int64Array, RecordBatch, StringArray},
-    compute::concat_batches,
-    datatypes::SchemaRef,
+    array::{AsArray, BooleanArray, Int64Array, RecordBatch, StringArray},
+    compute::{concat_batches, filter_record_batch},
+    datatypes::{Int64Type, SchemaRef},
 };
 use async_trait::async_trait;
 use dagwright_dataplane::{
@@ -87,6 +87,13 @@ pub(crate) fn people(rows: &[(Option<i64>, Option<&str>)]) -> RecordBatch {
     let ids: Int64Array = rows.iter().map(|(id, _)| *id).collect();
     let who: StringArray = rows.iter().map(|(_, who)| *who).collect();
     RecordBatch::try_new(arrow_schema(&columns("id:int64? who:string?")), vec![Arc::new(ids), Arc::new(who)]).unwrap()
+}
+
+/// The rows whose cursor is larger, or has no value.
+fn beyond(batch: &RecordBatch, cursor: &str, after: i64) -> RecordBatch {
+    let cursors = batch.column_by_name(cursor).unwrap().as_primitive::<Int64Type>();
+    let new: BooleanArray = cursors.iter().map(|cursor| Some(cursor.is_none_or(|cursor| cursor > after))).collect();
+    filter_record_batch(batch, &new).unwrap()
 }
 
 // === impl Bench ===
@@ -310,9 +317,15 @@ impl Source for Shared {
         let uri = read.locator.to_string();
         self.0.opened.lock().unwrap().push((uri.clone(), context.after_cursor.clone()));
         let streams = self.0.sources.lock().unwrap().get(&uri).cloned().unwrap_or_default();
+        let cursor = read.incremental.as_ref().map(|incremental| incremental.incremental.cursor.clone());
+        let after: Option<i64> = context.after_cursor.as_ref().map(|after| after.parse().unwrap());
         let streams = streams.into_iter().map(|batches| {
-            let tally = context.tally.clone();
+            let (tally, cursor) = (context.tally.clone(), cursor.clone());
             futures::stream::iter(batches)
+                .map(move |batch| match (&cursor, after) {
+                    (Some(cursor), Some(after)) => beyond(&batch, cursor, after),
+                    _ => batch,
+                })
                 .map(move |batch| {
                     tally.read.fetch_add(batch.num_rows() as u64, Relaxed);
                     tally.passed.fetch_add(batch.num_rows() as u64, Relaxed);

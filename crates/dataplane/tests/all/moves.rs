@@ -299,13 +299,14 @@ fn cursors_are_committed_with_the_rows() {
     bench.step("first", "SELECT * FROM src LIMIT 1");
     for sink in ["out", "other"] {
         let commit = CursorCommit { source: name("src"), column: "id".into(), data_type: "int64".parse().unwrap() };
-        bench.sink(sink, "first", PEOPLE).cursors = vec![commit];
+        let sink = bench.sink(sink, "first", PEOPLE);
+        (sink.cursors, sink.min_rows) = (vec![commit], 0);
     }
     let outcome = bench.done();
     assert_eq!(outcome.cursors, [(name("src"), "3".to_owned())].into());
     let cursor = |bench: &Bench, sink: &str| bench.world.cursors.lock().unwrap()[&(name(sink), name("src"))].clone();
     assert_eq!((cursor(&bench, "out"), cursor(&bench, "other")), ("3".into(), "3".into()));
-    // The next run continues after the smallest, less the lag, and never moves a cursor back.
+    // The next run continues for each after its own, less the lag, and never moves a cursor back.
     bench.world.cursors.lock().unwrap().insert((name("out"), name("src")), "9".into());
     bench.task.run.effect = "request-2".into();
     bench.done();
@@ -317,7 +318,51 @@ fn cursors_are_committed_with_the_rows() {
     bench.done();
     assert_eq!(cursor(&bench, "other"), "1");
     let opened: Vec<_> = bench.world.opened.lock().unwrap().iter().map(|(_, after)| after.clone()).collect();
-    assert_eq!(opened, [Some("0".into()), Some("2".into()), None]);
+    assert_eq!(opened, [Some("0".into()), Some("8".into()), Some("2".into()), None]);
+}
+
+#[test]
+fn a_sink_gets_only_what_lies_beyond_its_own_cursor() {
+    let mut bench = Bench::new();
+    let sinks = ["ahead", "behind", "new", "also_ahead"];
+    bench.source("src", PEOPLE, three_people()).incremental = Some(IncrementalRead {
+        incremental: Incremental { cursor: "id".into(), initial_value: None, lag: None },
+        data_type: "int64".parse().unwrap(),
+        committed_in: sinks
+            .map(|sink| SinkRef { name: name(sink), locator: dagwright_model::spec::Locator::Uri(sink.into()) })
+            .to_vec(),
+    });
+    bench.step("counted", "SELECT count(*) AS id, max(who) AS who FROM src");
+    bench.gate(gate("not_two", "src", GateRule::Check("id <> 2".into()), OnFail::Quarantine, "100%"));
+    bench.gate(gate("some", "counted", GateRule::Check("id > 0".into()), OnFail::Fail, "0%"));
+    for (sink, from) in sinks.into_iter().zip(["src", "counted", "src", "src"]) {
+        let commit = CursorCommit { source: name("src"), column: "id".into(), data_type: "int64".parse().unwrap() };
+        bench.sink(sink, from, PEOPLE).cursors = vec![commit];
+    }
+    for (sink, cursor) in [("ahead", "2"), ("behind", "1"), ("also_ahead", "2")] {
+        bench.world.cursors.lock().unwrap().insert((name(sink), name("src")), cursor.into());
+    }
+    let outcome = bench.done();
+    assert_eq!(ids(&bench, "ahead"), [3]);
+    assert_eq!(ids(&bench, "also_ahead"), [3]);
+    assert_eq!(ids(&bench, "new"), [1, 3]);
+    assert_eq!(ids(&bench, "behind"), [1], "one of the two rows after 1 was quarantined");
+    // Who continues at the same place shares a reading, and every reading is counted and judged.
+    let opened: Vec<_> = bench.world.opened.lock().unwrap().iter().map(|(_, after)| after.clone()).collect();
+    assert_eq!(opened, [Some("2".into()), Some("1".into()), None]);
+    let source = outcome.counts.sources["src"];
+    assert_eq!((source.read, source.passed, source.quarantined), (6, 4, 2));
+    assert_eq!(outcome.counts.gates, [("not_two", 2), ("some", 0)].map(|(g, n)| (name(g), n)).into());
+    assert_eq!(outcome.cursors, [(name("src"), "3".to_owned())].into());
+    for sink in sinks {
+        assert_eq!(bench.world.cursors.lock().unwrap()[&(name(sink), name("src"))], "3", "{sink}");
+    }
+    // A verdict over one reading keeps back what the others wrote.
+    bench.task.run.effect = "request-2".into();
+    bench.world.cursors.lock().unwrap().insert((name("ahead"), name("src")), "1".into());
+    bench.world.committed.lock().unwrap().clear();
+    assert_eq!(bench.code(), Code::GateFailed);
+    assert!(!bench.is_committed());
 }
 
 #[test]

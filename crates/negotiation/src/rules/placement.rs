@@ -61,8 +61,17 @@ pub fn placements(case: Case<'_>, rates: &Rates) -> Vec<Placed> {
         let rationale = format!("every step looks at one row at a time, so each of {count} parts runs by itself");
         found.push(Placed { placement: Placement::Mapped, cost, rationale });
     }
-    found.push(staged(case, rates, &reads, compute));
+    // Each sink continues after its own cursor; what is staged once has one beginning for all of them.
+    if !shares_cursor(case) {
+        found.push(staged(case, rates, &reads, compute));
+    }
     found
+}
+
+/// Tells whether an incremental source feeds several sinks.
+fn shares_cursor(case: Case<'_>) -> bool {
+    let mut sources = case.spec.sources.iter();
+    sources.any(|(name, source)| source.incremental.is_some() && case.sinks_of(name).len() > 1)
 }
 
 fn fused(case: Case<'_>, rates: &Rates, reads: &[(Name, Cost)], compute: Cost) -> Placed {
@@ -159,6 +168,8 @@ mod tests {
         let mut incremental = Fixture::table();
         incremental.incremental("seen_at", None);
         check(&incremental, Objective::Cost, &[Fused, Staged], Fused);
+        incremental.second_sink("copy");
+        check(&incremental, Objective::Cost, &[Fused], Fused);
         // Small sources are cheaper to read again than to keep.
         let mut twice = Fixture::files(1);
         twice.second_sink("copy");
