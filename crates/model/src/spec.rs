@@ -29,6 +29,7 @@ pub use document::{
     Airflow, Approval, Compression, CsvOptions, Encoding, FileFormat, GateRule, Interval, LossyCast, Mask, Objective,
     OnFail, OnMissing, Param, ParamType, Policy, Ragged, Retries, SchemaChange, SinkMode, Step, WriteOptions,
 };
+pub use normalize::sql::replace_binds;
 
 use crate::{
     id::Name,
@@ -114,9 +115,23 @@ pub enum Locator {
     Query {
         /// The connection's name.
         connection: Name,
-        /// One SELECT, in the database's own dialect.
+        /// One SELECT, in the database's own dialect; binds stand in it as `$name`.
         query: String,
+        /// The binds it uses, by name.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        binds: BTreeMap<String, QueryBind>,
     },
+}
+
+/// A bind of a source's query.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct QueryBind {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub param_type: ParamType,
+    /// What a probe takes for its value, as text, because no run is known then; absent: NULL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<String>,
 }
 
 /// A table's name, as `table` or `schema.table`; each part is any text without a dot or a quote.

@@ -6,10 +6,12 @@
 //! | `fault` | turns what the server says into coded errors without values |
 //! | `sql` | quotes names, and keeps values out of SQL |
 //! | `types`, `numeric`, `decode`, `encode`, `json` | types and values |
+//! | `binds` | gives a query's binds their values |
 //! | `catalog` | asks for relations, columns and keys |
 //! | `profile`, `split`, `read`, `range` | the source |
 //! | `inspect`, `ddl`, `write`, `pipe`, `staged`, `effects` | the sink |
 
+mod binds;
 mod catalog;
 mod connect;
 mod ddl;

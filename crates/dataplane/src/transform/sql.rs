@@ -153,35 +153,46 @@ pub fn values(
 ) -> Result<HashMap<String, ScalarValue>> {
     used.iter()
         .map(|name| {
-            let bad = |message: &str, hint: &str| {
-                Error::from_problem(Problem {
-                    code: Code::TaskSpecInvalid,
-                    subject: name.clone(),
-                    message: message.into(),
-                    hint: hint.into(),
-                })
-            };
-            let param_type = *types.get(name).ok_or_else(|| bad("the bind has no type", "plan again"))?;
-            let interval = run.interval.as_ref();
-            let value = match run.params.get(name.as_str()) {
-                Some(value) => value.clone(),
-                None if name == INTERVAL_BINDS[0] && interval.is_some() => {
-                    interval.map(|interval| interval.start.clone()).into()
-                }
-                None if name == INTERVAL_BINDS[1] && interval.is_some() => {
-                    interval.map(|interval| interval.end.clone()).into()
-                }
-                None if INTERVAL_BINDS.contains(&name.as_str()) => {
-                    return Err(bad("the run has no data interval", "give the run an interval"));
-                }
-                None => return Err(bad("the run gives the parameter no value", "give it a value or a default")),
-            };
-            let scalar = scalar(&value, param_type)
-                .ok_or_else(|| bad("the parameter's value is not of its type", "give a value of the declared type"))?;
+            let param_type = *types.get(name).ok_or_else(|| bad(name, "the bind has no type", "plan again"))?;
+            let value = value(name, param_type, run)?;
+            let scalar = scalar(&value, param_type).ok_or_else(|| misfit(name))?;
             let position = types.keys().position(|known| known == name).unwrap_or_default() + 1;
             Ok((position.to_string(), scalar))
         })
         .collect()
+}
+
+/// Returns the value of a bind in a run, of its type or null.
+///
+/// # Errors
+/// DW0120 when it has no value in this run, or one of another type.
+pub fn value(name: &str, param_type: ParamType, run: &RunContext) -> Result<Value> {
+    let interval = run.interval.as_ref();
+    let value = match run.params.get(name) {
+        Some(value) => value.clone(),
+        None if name == INTERVAL_BINDS[0] && interval.is_some() => {
+            interval.map(|interval| interval.start.clone()).into()
+        }
+        None if name == INTERVAL_BINDS[1] && interval.is_some() => interval.map(|interval| interval.end.clone()).into(),
+        None if INTERVAL_BINDS.contains(&name) => {
+            return Err(bad(name, "the run has no data interval", "give the run an interval"));
+        }
+        None => return Err(bad(name, "the run gives the parameter no value", "give it a value or a default")),
+    };
+    scalar(&value, param_type).map(|_| value).ok_or_else(|| misfit(name))
+}
+
+fn misfit(name: &str) -> Error {
+    bad(name, "the parameter's value is not of its type", "give a value of the declared type")
+}
+
+fn bad(name: &str, message: &str, hint: &str) -> Error {
+    Error::from_problem(Problem {
+        code: Code::TaskSpecInvalid,
+        subject: name.into(),
+        message: message.into(),
+        hint: hint.into(),
+    })
 }
 
 /// Replaces names of binds by their position among all binds.

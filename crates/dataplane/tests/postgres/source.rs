@@ -8,15 +8,34 @@ use dagwright_dataplane::{
     tally::{Rejects, SourceTally},
 };
 use dagwright_model::{
-    spec::{Incremental, Interval, Locator, LossyCast, Mask, OnMissing},
+    spec::{Incremental, Interval, Locator, LossyCast, Mask, OnMissing, ParamType, QueryBind},
     task::{IncrementalRead, Partition, PartitionRange, RunContext, SourceRead, Split, SplitBy},
+};
+use proptest::{
+    prop_oneof,
+    strategy::{Strategy, ValueTree},
+    string::string_regex,
+    test_runner::TestRunner,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{CONNECTION, Db, Fetched, columns, id_note, name, partition_run, refused, run, server};
 
 fn query(text: &str) -> Locator {
-    Locator::Query { connection: name(CONNECTION), query: text.into() }
+    Locator::Query { connection: name(CONNECTION), query: text.into(), binds: BTreeMap::new() }
+}
+
+/// A query with binds, which no probe has looked at.
+fn bound(text: &str, binds: &[(&str, ParamType)]) -> Locator {
+    let binds = binds
+        .iter()
+        .map(|(name, param_type)| ((*name).to_owned(), QueryBind { param_type: *param_type, sample: None }));
+    Locator::Query { connection: name(CONNECTION), query: text.into(), binds: binds.collect() }
+}
+
+/// A run with these parameters.
+fn run_with(params: serde_json::Value) -> RunContext {
+    RunContext { params: serde_json::from_value(params).unwrap(), ..run("r") }
 }
 
 fn ids(fetched: &Fetched) -> Vec<i64> {
@@ -66,6 +85,77 @@ async fn a_query_can_neither_write_nor_leave_its_parentheses() {
     refused(db.fetch(&db.read(writes, &id_note()), run("r")).await, "DW0303", &[]);
     let fails = query("SELECT 'secret'::text::int8 AS id, 'a'::text AS note");
     refused(db.fetch(&db.read(fails, &id_note()), run("r")).await, "DW0306", &["secret"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn binds_of_a_query_are_typed_values_of_the_run() {
+    let db = Db::new("binds").await;
+    db.run("CREATE TABLE t AS SELECT i::int8 AS id, date '2024-01-01' + i AS day FROM generate_series(1, 100) i").await;
+    let locator = bound(
+        "SELECT id, concat_ws(' ', $word, $whole + 1, $half * 2, NOT $is, $day + 1, '$word', pg_typeof($none)) AS note
+         FROM binds.t -- $word
+         WHERE day >= $data_interval_start::date AND day < $data_interval_end::date AND $none IS NULL;",
+        &[
+            ("word", ParamType::String),
+            ("whole", ParamType::Integer),
+            ("half", ParamType::Number),
+            ("is", ParamType::Boolean),
+            ("day", ParamType::Date),
+            ("none", ParamType::Date),
+            ("data_interval_start", ParamType::Timestamp),
+            ("data_interval_end", ParamType::Timestamp),
+        ],
+    );
+    let params = serde_json::json!(
+        { "word": "it's", "whole": -3, "half": 0.5, "is": true, "day": "2024-02-28", "none": null }
+    );
+    let interval = Interval { start: "2024-01-03T00:00:00+00:00".into(), end: "2024-01-05T00:00:00Z".into() };
+    let context = RunContext { interval: Some(interval), ..run_with(params) };
+    let read = db.read(locator, &id_note());
+    let fetched = db.fetch(&read, context.clone()).await.unwrap();
+    assert_eq!(ids(&fetched), [2, 3]);
+    assert_eq!(fetched.rows.column(1).as_string::<i32>().value(0), "it's -2 1 f 2024-02-29 $word date");
+    // What the run does not say, or says in another type, is told before anything is read.
+    let no_interval = RunContext { interval: None, ..context.clone() };
+    refused(db.fetch(&read, no_interval).await, "DW0120", &["it's"]);
+    for (bind, value) in [("whole", "secret".into()), ("word", 5.into()), ("word", "sec\0ret".into())] {
+        let mut context = context.clone();
+        context.params.insert(bind.into(), value);
+        refused(db.fetch(&read, context).await, "DW0120", &["secret", "ret"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_bind_holds_it_stays_a_value() {
+    let db = Db::new("hostile").await;
+    db.run("CREATE TABLE t AS SELECT 7::int8 AS id").await;
+    let locator = bound("SELECT id, $v AS note FROM hostile.t WHERE $v = $v", &[("v", ParamType::String)]);
+    let read = db.read(locator, &id_note());
+    let known = [
+        "",
+        "'",
+        "''",
+        r"\'",
+        r"\",
+        "$v",
+        "$$",
+        "') TO PROGRAM 'touch /tmp/owned' --",
+        "'; DROP TABLE hostile.t; --",
+        "%s\n\t\u{1}",
+        "ü\u{1f980}\u{202e}",
+    ];
+    let mut hostile: Vec<String> = known.map(Into::into).to_vec();
+    let pieces = prop_oneof![string_regex(r#"['"\\$;()/*-]{1,4}"#).unwrap(), string_regex("[^\\x00]{0,8}").unwrap()];
+    let texts = proptest::collection::vec(pieces, 0..6);
+    let mut runner = TestRunner::deterministic();
+    hostile.extend((0..100).map(|_| texts.new_tree(&mut runner).unwrap().current().concat()));
+    for value in hostile {
+        let fetched = db.fetch(&read, run_with(serde_json::json!({ "v": value.clone() }))).await;
+        let fetched = fetched.unwrap_or_else(|error| panic!("{value:?}: {error}"));
+        assert_eq!(fetched.rows.num_rows(), 1, "{value:?}");
+        assert_eq!(fetched.rows.column(1).as_string::<i32>().value(0), value);
+    }
+    assert_eq!(db.count("t").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use dagwright_dataplane::connectors::{
 };
 use dagwright_model::{
     facts::Identity,
-    spec::{CsvOptions, Locator, OnMissing, SinkMode, Source as SourceSpec},
+    spec::{CsvOptions, Locator, OnMissing, ParamType, QueryBind, SinkMode, Source as SourceSpec},
 };
 
 use crate::harness::{Db, connect, environment, id_note, name, refused, rows, run, server};
@@ -184,9 +184,37 @@ async fn a_source_is_profiled() {
     let query = Locator::Query {
         connection: name(crate::harness::CONNECTION),
         query: "SELECT who, count(*) n FROM profiled.events GROUP BY 1 -- x".into(),
+        binds: BTreeMap::new(),
     };
     let found = PostgresSource::new().profile(&name("q"), &spec(query), &[], &run("r"), &db.environment).await.unwrap();
     assert_eq!((found.rows.value, found.columns.len()), (10, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_sees_a_query_with_samples() {
+    let db = Db::new("samples").await;
+    db.run("CREATE TABLE t AS SELECT i::int8 AS id, now() AS at FROM generate_series(1, 100) i").await;
+    let bind = |name: &str, param_type, sample: Option<&str>| {
+        (name.to_owned(), QueryBind { param_type, sample: sample.map(Into::into) })
+    };
+    let query = Locator::Query {
+        connection: name(crate::harness::CONNECTION),
+        query: "SELECT id, $tag AS tag, $none AS none FROM samples.t
+            WHERE at >= $data_interval_start AND at < $data_interval_end AND id <= $most"
+            .into(),
+        binds: BTreeMap::from([
+            bind("tag", ParamType::String, Some("'")),
+            bind("none", ParamType::Integer, None),
+            bind("most", ParamType::Integer, Some("40")),
+            bind("data_interval_start", ParamType::Timestamp, Some("1900-01-01T00:00:00Z")),
+            bind("data_interval_end", ParamType::Timestamp, Some("2100-01-01T00:00:00Z")),
+        ]),
+    };
+    let found = PostgresSource::new().profile(&name("q"), &spec(query), &[], &run("r"), &db.environment).await.unwrap();
+    assert_eq!((found.rows.value, found.rows.exact), (40, true));
+    let types: Vec<String> = found.columns.iter().map(|seen| seen.column.data_type.to_string()).collect();
+    assert_eq!(types, ["int64", "string", "int64"]);
+    assert_eq!(found.columns[1].min.as_deref(), Some("'"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

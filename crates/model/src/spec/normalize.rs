@@ -57,7 +57,7 @@ pub(super) fn normalize(document: Document, tree: &Node, report: &mut Report) ->
     params::check(&document.params, &root.key("params"), report);
 
     let declared = steps::declare(document.transform, &root.key("transform"), report);
-    let sources = sources::normalize(document.source, document.sources, &root, report);
+    let sources = sources::normalize(document.source, document.sources, &document.params, &root, report);
     let relations = steps::connect(sources, declared, &document.params, &root, report);
     let sinks = sinks::normalize(document.sink, document.sinks, &relations, &root, report);
     uri::check_overlaps(&relations.sources, &sinks, &root, report);

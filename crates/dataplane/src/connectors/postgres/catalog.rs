@@ -1,9 +1,13 @@
 //! Asks the server's catalog about relations, columns and keys.
 
-use dagwright_model::spec::{Locator, TableName};
+use dagwright_model::{
+    spec::{Locator, TableName},
+    task::RunContext,
+};
 use tokio_postgres::Statement;
 
 use super::{
+    binds::Bound,
     connect::Session,
     sql::{Table, as_written},
     types::Native,
@@ -169,17 +173,23 @@ pub(crate) async fn schema_of(session: &Session, table: &TableName) -> Result<Op
 
 /// Returns what a locator reads as it stands after `FROM`, and the relation when it is a table.
 ///
-/// A query is described by itself first: only what is one complete statement by itself may be put into parentheses.
-pub(crate) async fn read_from(session: &Session, locator: &Locator) -> Result<Option<(String, Option<Relation>)>> {
+/// A query is described by itself first: only what is one complete statement by itself may be put into parentheses. Its
+/// binds have their values in `run`, or samples where none is known; they hold for the current transaction.
+pub(crate) async fn read_from(
+    session: &Session,
+    locator: &Locator,
+    run: Option<&RunContext>,
+) -> Result<Option<(String, Option<Relation>)>> {
     match locator {
         Locator::Table { table, .. } => {
             Ok(Relation::find(session, table).await?.map(|found| (found.table.sql(), Some(found))))
         }
-        Locator::Query { query, .. } => {
-            let query = query.trim_end().trim_end_matches(';');
-            describe(session, query).await?;
+        Locator::Query { query, binds, .. } => {
+            let bound = Bound::new(query.trim_end().trim_end_matches(';'), binds, run, &session.subject)?;
+            bound.values.set(&session.client).await.map_err(|error| session.fault("set the binds", error))?;
+            describe(session, &bound.sql).await?;
             // The line's end closes a comment at the query's end.
-            Ok(Some((format!("(\n{query}\n) AS \"source\""), None)))
+            Ok(Some((format!("(\n{}\n) AS \"source\"", bound.sql), None)))
         }
         Locator::Uri(_) => Ok(None),
     }

@@ -75,7 +75,7 @@ pub(crate) async fn profile(
     };
     let session = Session::open(environment, &BTreeMap::new(), connection, subject).await?;
     session.run("start the transaction", BEGIN).await?;
-    let Some((from, relation)) = read_from(&session, &source.locator).await? else { return Ok(profile) };
+    let Some((from, relation)) = read_from(&session, &source.locator, None).await? else { return Ok(profile) };
     let look = Look::new(&session, source, from, relation).await?;
     profile.exists = true;
     profile.rows = look.rows;

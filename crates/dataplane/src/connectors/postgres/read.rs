@@ -93,7 +93,7 @@ pub(crate) async fn open(read: &SourceRead, context: &ReadContext) -> Result<(Sc
 
 async fn start(session: Session, read: &SourceRead, context: &ReadContext) -> Result<(SchemaRef, Vec<BatchStream>)> {
     let schema = arrow_schema(&read.columns);
-    let Some((from, relation)) = read_from(&session, &read.locator).await? else {
+    let Some((from, relation)) = read_from(&session, &read.locator, Some(&context.run)).await? else {
         return match read.on_missing {
             OnMissing::Skip => Ok((schema, Vec::new())),
             OnMissing::Fail => Err(missing_table(&session.subject, &read.locator.to_string())),
@@ -101,7 +101,7 @@ async fn start(session: Session, read: &SourceRead, context: &ReadContext) -> Re
     };
     let columns = columns_of(&session, &from, relation.as_ref()).await?;
     let planned = plan(read, context, &columns, &session.subject)?;
-    let mut bounds = Bounds::default();
+    let mut bounds = Bounds::of_read();
     let conditions = [
         cursor_condition(read, context, &columns, &mut bounds),
         partition_condition(read, context, &columns, &session.subject, &mut bounds)?,

@@ -41,7 +41,7 @@ pub(crate) async fn split(split: &Split, context: &ReadContext) -> Result<Vec<Pa
 async fn split_by(session: &Session, split: &Split, key: &str, context: &ReadContext) -> Result<Vec<Partition>> {
     session.run("start the transaction", BEGIN).await?;
     let read = &split.read;
-    let Some((from, relation)) = read_from(session, &read.locator).await? else {
+    let Some((from, relation)) = read_from(session, &read.locator, Some(&context.run)).await? else {
         return match read.on_missing {
             OnMissing::Skip => Ok(partitions(key, &[])),
             OnMissing::Fail => Err(missing_table(&session.subject, &read.locator.to_string())),
@@ -51,7 +51,7 @@ async fn split_by(session: &Session, split: &Split, key: &str, context: &ReadCon
     let column = columns.iter().find(|column| column.name == *key);
     let column = column.ok_or_else(|| missing_column(&session.subject, key))?;
     let wanted = split.partitions_max.max(1) as usize;
-    let mut bounds = Bounds::default();
+    let mut bounds = Bounds::of_read();
     let condition = cursor_condition(read, context, &columns, &mut bounds);
     bounds.set(&session.client).await.map_err(|error| session.fault("set the range to split", error))?;
     let limits = match (&relation, &condition) {

@@ -1,7 +1,8 @@
 //! Writes SQL: names are always quoted, and values never stand in it.
 //!
 //! Values reach the server as parameters. `COPY` takes none, so its bounds travel in settings of the transaction
-//! (`dagwright.b0`, `dagwright.b1`, …), set by parameter and read back by `current_setting`, which the planner folds.
+//! (`dagwright.b0`, `dagwright.b1`, …; `dagwright.q0`, … for the binds of a query), set by parameter and read back by
+//! `current_setting`, which the planner folds.
 
 use dagwright_model::spec::TableName;
 use tokio_postgres::Client;
@@ -19,8 +20,12 @@ pub(crate) struct Table {
 }
 
 /// Values that SQL without parameters needs, and the expressions that stand for them.
-#[derive(Debug, Default)]
-pub(crate) struct Bounds(Vec<String>);
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    /// Keeps the settings of one set apart from those of another.
+    letter: char,
+    values: Vec<String>,
+}
 
 // === impl Table ===
 
@@ -44,19 +49,32 @@ impl Table {
 // === impl Bounds ===
 
 impl Bounds {
+    /// Makes a set for the limits of a read.
+    pub(crate) fn of_read() -> Self {
+        Self { letter: 'b', values: Vec::new() }
+    }
+
+    /// Makes a set for the binds of a query.
+    pub(crate) fn of_query() -> Self {
+        Self { letter: 'q', values: Vec::new() }
+    }
+
     /// Takes a value and returns the expression that reads it back as text.
     pub(crate) fn add(&mut self, value: impl Into<String>) -> String {
-        self.0.push(value.into());
-        format!("pg_catalog.current_setting('dagwright.b{}')", self.0.len() - 1)
+        self.values.push(value.into());
+        format!("pg_catalog.current_setting('{}')", self.setting(self.values.len() - 1))
     }
 
     /// Sets the values for the current transaction.
     pub(crate) async fn set(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
-        for (index, value) in self.0.iter().enumerate() {
-            let name = format!("dagwright.b{index}");
-            client.execute("SELECT pg_catalog.set_config($1, $2, true)", &[&name, value]).await?;
+        for (index, value) in self.values.iter().enumerate() {
+            client.execute("SELECT pg_catalog.set_config($1, $2, true)", &[&self.setting(index), value]).await?;
         }
         Ok(())
+    }
+
+    fn setting(&self, index: usize) -> String {
+        format!("dagwright.{}{index}", self.letter)
     }
 }
 
@@ -91,7 +109,7 @@ mod tests {
 
     #[test]
     fn values_never_stand_in_sql() {
-        let mut bounds = Bounds::default();
+        let mut bounds = Bounds::of_read();
         assert_eq!(bounds.add("'; DROP TABLE y; --"), "pg_catalog.current_setting('dagwright.b0')");
         assert_eq!(bounds.add("2"), "pg_catalog.current_setting('dagwright.b1')");
     }

@@ -18,7 +18,7 @@ pub struct Source {
     pub connection: Option<Name>,
     /// A table of the connection, `table` or `schema.table`.
     pub table: Option<String>,
-    /// A query of the connection, one SELECT.
+    /// A query of the connection, one SELECT in its own dialect; sees parameters as `$name`.
     pub query: Option<String>,
     /// The file format; inferred when absent.
     pub format: Option<FileFormat>,

@@ -61,6 +61,17 @@ pub(super) fn check_binds<'a>(
     }
 }
 
+/// Returns what a probe takes for a bind of the interval: wide enough for all data, and finite, for a query may compute
+/// with it.
+pub(super) fn widest_interval(bind: &str) -> &'static str {
+    if bind == INTERVAL_BINDS[0] { "1900-01-01T00:00:00Z" } else { "2100-01-01T00:00:00Z" }
+}
+
+/// Returns a value as text.
+pub(super) fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}
+
 /// Tells whether a value is one of this type.
 fn is_of(value: &Value, param_type: ParamType) -> bool {
     match param_type {

@@ -14,7 +14,8 @@ use crate::{
     id::Name,
     schema::DataType,
     spec::{
-        ColumnSpec, CsvOptions, FileFormat, Incremental, Lag, Locator, Mask, OnMissing, SINGLE_SOURCE, Source,
+        ColumnSpec, CsvOptions, FileFormat, Incremental, Lag, Locator, Mask, OnMissing, Param, ParamType, QueryBind,
+        SINGLE_SOURCE, Source,
         document::{self, LagText},
         report::{Report, Site, quoted},
     },
@@ -24,20 +25,21 @@ use crate::{
 pub(super) fn normalize(
     single: Option<document::Source>,
     several: Option<IndexMap<Name, document::Source>>,
+    params: &BTreeMap<Name, Param>,
     root: &Site<'_>,
     report: &mut Report,
 ) -> IndexMap<Name, Source> {
     let sources = one_or_several((single, SINGLE_SOURCE), (several, "sources"), root, report);
     let normal = sources.into_iter().map(|(name, source)| {
         let site = site_of(root, "sources", SINGLE_SOURCE, &name);
-        let source = self::source(source, &site, report);
+        let source = self::source(source, params, &site, report);
         (name, source)
     });
     normal.collect()
 }
 
-fn source(source: document::Source, site: &Site<'_>, report: &mut Report) -> Source {
-    let locator = locator(&source, site, report);
+fn source(source: document::Source, params: &BTreeMap<Name, Param>, site: &Site<'_>, report: &mut Report) -> Source {
+    let locator = locator(&source, params, site, report);
     let is_files = matches!(locator, Locator::Uri(_));
     if !is_files && source.format.is_some() {
         report.push(Code::SpecConflict, &site.key("format"), "`format` is for files", "remove it");
@@ -54,7 +56,7 @@ fn source(source: document::Source, site: &Site<'_>, report: &mut Report) -> Sou
     Source { locator, format: source.format, csv, incremental, columns, on_missing: source.on_missing }
 }
 
-fn locator(source: &document::Source, site: &Site<'_>, report: &mut Report) -> Locator {
+fn locator(source: &document::Source, params: &BTreeMap<Name, Param>, site: &Site<'_>, report: &mut Report) -> Locator {
     let hint = "a source has either `uri`, or `connection` with `table`, or `connection` with `query`";
     match (&source.uri, &source.connection, &source.table, &source.query) {
         (Some(uri), None, None, None) => {
@@ -63,8 +65,8 @@ fn locator(source: &document::Source, site: &Site<'_>, report: &mut Report) -> L
         }
         (None, Some(connection), Some(table), None) => return self::table(connection, table, site, report),
         (None, Some(connection), None, Some(query)) => {
-            check_query(query, &site.key("query"), report);
-            return Locator::Query { connection: connection.clone(), query: query.clone() };
+            let binds = query_binds(query, params, &site.key("query"), report);
+            return Locator::Query { connection: connection.clone(), query: query.clone(), binds };
         }
         (None, Some(_), None, None) => {
             report.push(Code::SpecMissingKey, site, "the connection has neither `table` nor `query`", hint);
@@ -96,15 +98,27 @@ pub(super) fn table(connection: &Name, table: &str, site: &Site<'_>, report: &mu
     }
 }
 
-fn check_query(query: &str, site: &Site<'_>, report: &mut Report) {
+/// Checks a query and returns the binds it uses.
+fn query_binds(
+    query: &str,
+    params: &BTreeMap<Name, Param>,
+    site: &Site<'_>,
+    report: &mut Report,
+) -> BTreeMap<String, QueryBind> {
     let seen = sql::glance(query);
     steps::check_statement(&seen, site, report);
-    if let Some(bind) = seen.binds.first() {
-        let bind: String = bind.chars().take(60).collect();
-        let message = format!("the bind ${bind} in a source's query is not yet supported");
-        let hint = "use it in a step's WHERE, which is pushed down; or make the source incremental";
-        report.push(Code::SpecNotYet, site, message, hint);
-    }
+    params::check_binds(&seen.binds, params, site, report);
+    let bind = |name: String| {
+        let bind = match params.iter().find(|(known, _)| known.as_str() == name) {
+            Some((_, param)) => {
+                let sample = param.default.as_ref().or_else(|| param.allowed.as_ref()?.first());
+                QueryBind { param_type: param.param_type, sample: sample.map(params::text) }
+            }
+            None => QueryBind { param_type: ParamType::Timestamp, sample: Some(params::widest_interval(&name).into()) },
+        };
+        (name, bind)
+    };
+    seen.binds.into_iter().map(bind).collect()
 }
 
 fn csv(

@@ -15,8 +15,8 @@ enum Token {
     Quoted(String),
     /// A text literal's content.
     Literal(String),
-    /// A bind, without `$`.
-    Bind(String),
+    /// A bind, without `$`, and where it starts.
+    Bind(String, usize),
     /// Any other character.
     Sign(char),
 }
@@ -45,17 +45,17 @@ pub(in crate::spec) fn glance(sql: &str) -> Glance {
             Token::Sign('(') => depth += 1,
             Token::Sign(')') if depth == 0 => open = true,
             Token::Sign(')') => depth -= 1,
-            Token::Sign(_) | Token::Word(_) | Token::Quoted(_) | Token::Literal(_) | Token::Bind(_) => {}
+            Token::Sign(_) | Token::Word(_) | Token::Quoted(_) | Token::Literal(_) | Token::Bind(..) => {}
         }
     }
     let end = tokens.iter().position(|token| *token == Token::Sign(';')).unwrap_or(tokens.len());
     let verb = tokens.iter().find_map(|token| match token {
         Token::Sign('(') => None,
         Token::Word(word) => Some(word.clone()),
-        Token::Sign(_) | Token::Quoted(_) | Token::Literal(_) | Token::Bind(_) => Some(String::new()),
+        Token::Sign(_) | Token::Quoted(_) | Token::Literal(_) | Token::Bind(..) => Some(String::new()),
     });
     let binds = tokens.iter().filter_map(|token| match token {
-        Token::Bind(name) => Some(name.clone()),
+        Token::Bind(name, _) => Some(name.clone()),
         Token::Word(_) | Token::Quoted(_) | Token::Literal(_) | Token::Sign(_) => None,
     });
     Glance {
@@ -71,9 +71,26 @@ pub(in crate::spec) fn glance(sql: &str) -> Glance {
 pub(in crate::spec) fn literals(sql: &str) -> Vec<String> {
     let literal = |token| match token {
         Token::Literal(text) => Some(text),
-        Token::Word(_) | Token::Quoted(_) | Token::Bind(_) | Token::Sign(_) => None,
+        Token::Word(_) | Token::Quoted(_) | Token::Bind(..) | Token::Sign(_) => None,
     };
     tokens(sql).0.into_iter().filter_map(literal).collect()
+}
+
+/// Puts what `replace` gives in the place of each bind; quotes, names and comments stay as they are.
+///
+/// # Errors
+/// The first error of `replace`.
+pub fn replace_binds<E>(sql: &str, mut replace: impl FnMut(&str) -> Result<String, E>) -> Result<String, E> {
+    let (mut replaced, mut done) = (String::with_capacity(sql.len()), 0);
+    for token in tokens(sql).0 {
+        if let Token::Bind(name, at) = token {
+            replaced.push_str(&sql[done..at]);
+            replaced.push_str(&replace(&name)?);
+            done = at + 1 + name.len();
+        }
+    }
+    replaced.push_str(&sql[done..]);
+    Ok(replaced)
 }
 
 /// One level of parentheses.
@@ -126,7 +143,7 @@ fn relations(tokens: &[Token]) -> Vec<String> {
                 }
             }
             // A literal, number or bind is no relation.
-            Token::Literal(_) | Token::Bind(_) => level.expects = false,
+            Token::Literal(_) | Token::Bind(..) => level.expects = false,
             Token::Sign('(' | '[' | '{') => {
                 let expects = std::mem::take(&mut level.expects);
                 levels.push(Level { selected: false, in_from: expects, expects });
@@ -208,12 +225,13 @@ fn tokens(sql: &str) -> (Vec<Token>, bool) {
                     rest = tail;
                 }
                 None => {
-                    tokens.push(Token::Bind(name.into()));
+                    tokens.push(Token::Bind(name.into(), sql.len() - rest.len()));
                     rest = tail;
                 }
             }
         } else if is_word(first) {
-            let end = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+            // A name may hold `$`, though not start with it.
+            let end = rest.find(|c: char| !is_word(c) && c != '$').unwrap_or(rest.len());
             let (word, tail) = rest.split_at(end);
             tokens.push(Token::Word(word.to_lowercase()));
             rest = tail;
@@ -273,7 +291,7 @@ fn is_word(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{glance, literals};
+    use super::{glance, literals, replace_binds};
 
     #[track_caller]
     fn check(sql: &str, relations: &[&str]) {
@@ -322,5 +340,23 @@ mod tests {
     #[test]
     fn literals_are_read_as_written() {
         assert_eq!(literals("SELECT 'it''s', E'a\\'b', $q$ $x 'y' $q$"), ["it's", "a'b", " $x 'y' "]);
+    }
+
+    #[track_caller]
+    fn replaced(sql: &str, wanted: &str) {
+        let found = replace_binds(sql, |name| Ok::<_, ()>(format!("<{name}>")));
+        assert_eq!(found.as_deref(), Ok(wanted));
+    }
+
+    #[test]
+    fn binds_are_replaced_where_they_are_binds() {
+        replaced("SELECT 1", "SELECT 1");
+        replaced("$a", "<a>");
+        replaced("SELECT $a::date, -$b_2, ($a)||'ü$a'", "SELECT <a>::date, -<b_2>, (<a>)||'ü$a'");
+        replaced(r#"SELECT "$a", E'\'$a', 'b''$a' WHERE x=$a"#, r#"SELECT "$a", E'\'$a', 'b''$a' WHERE x=<a>"#);
+        replaced("SELECT $$ $a $$, $q$ $a $$ $q$, $a", "SELECT $$ $a $$, $q$ $a $$ $q$, <a>");
+        replaced("SELECT $a -- $a\n, $a /* $a /* */ $a */", "SELECT <a> -- $a\n, <a> /* $a /* */ $a */");
+        replaced("SELECT * FROM sys.v$a WHERE b$=$a", "SELECT * FROM sys.v$a WHERE b$=<a>");
+        assert_eq!(replace_binds("$a + $b", |name| if name == "b" { Err("b") } else { Ok(String::new()) }), Err("b"));
     }
 }

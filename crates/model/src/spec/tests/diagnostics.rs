@@ -129,7 +129,7 @@ fn sources() {
     source("{ connection: db, table: a.b.c }", &[("DW0105", "source.table", 3)]);
     source("{ connection: db, query: DELETE FROM t }", &[("DW0501", "source.query", 3)]);
     source("{ connection: db, query: SELECT 1; SELECT 2 }", &[("DW0501", "source.query", 3)]);
-    source("{ connection: db, query: SELECT * FROM t WHERE d = $region }", &[("DW0110", "source.query", 3)]);
+    source("{ connection: db, query: SELECT * FROM t WHERE d = $region }", &[("DW0107", "source.query", 3)]);
     source(
         "{ connection: db, table: t, format: csv, csv: {} }",
         &[("DW0106", "source.csv", 3), ("DW0106", "source.format", 3)],

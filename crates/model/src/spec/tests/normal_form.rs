@@ -1,6 +1,6 @@
 //! What a valid spec is in normal form.
 
-use crate::spec::{Compression, FileFormat, GateRule, Lag, Locator, Spec};
+use crate::spec::{Compression, FileFormat, GateRule, Lag, Locator, ParamType, QueryBind, Spec};
 
 #[track_caller]
 fn parse(text: &str) -> Spec {
@@ -80,4 +80,25 @@ fn yaml_and_json_of_one_spec_are_one_spec() {
     let json = serde_json::to_string_pretty(&super::json(yaml)).unwrap();
     assert_eq!(parse(&json), spec);
     assert_eq!(parse(&json.replace("  ", "\t")).hash(), spec.hash());
+}
+
+#[test]
+fn binds_of_a_query_have_types_and_samples() {
+    let spec = parse(
+        "version: 1\npipeline: p\nparams:\n  plain: { type: string }\n  most: { type: integer, default: 7 }\n\
+         \x20 region: { type: string, enum: [eu, us] }\n  unused: { type: date }\n\
+         source:\n  connection: db\n  query: SELECT '$unused' FROM t WHERE a < $most AND b IN ($plain, $region) AND c >= $data_interval_start\n\
+         sink: { uri: out.csv, mode: replace }\n",
+    );
+    let Locator::Query { binds, .. } = &spec.sources["source"].locator else { panic!("not a query") };
+    let bind = |name: &str, param_type, sample: Option<&str>| {
+        (name.to_owned(), QueryBind { param_type, sample: sample.map(Into::into) })
+    };
+    let wanted = [
+        bind("data_interval_start", ParamType::Timestamp, Some("1900-01-01T00:00:00Z")),
+        bind("most", ParamType::Integer, Some("7")),
+        bind("plain", ParamType::String, None),
+        bind("region", ParamType::String, Some("eu")),
+    ];
+    assert_eq!(*binds, wanted.into());
 }
