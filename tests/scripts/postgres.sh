@@ -2,6 +2,8 @@
 # A throwaway PostgreSQL server for tests, on a free loopback port.
 #
 #   postgres.sh start DIR [OWNER_PID]   prints postgresql://dagwright:<password>@127.0.0.1:<port>/postgres once it accepts connections
+#   postgres.sh tls DIR                 makes a running server offer TLS too, and prints a folder with two root certificates:
+#                                       ca.crt, which vouches for the server as `localhost`, and stranger.crt, which does not
 #   postgres.sh stop DIR                stops it; the data stays
 #
 # DIR belongs to the server alone; it is made when missing. Started again on the same DIR it has the same data, port and
@@ -19,9 +21,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 port_tries_max=20 # A taken port is found out by trying; this many misses in 12,000 ports are something else.
 
-usage="usage: postgres.sh start DIR [OWNER_PID] | stop DIR"
+usage="usage: postgres.sh start DIR [OWNER_PID] | tls DIR | stop DIR"
 command=${1:-} dir=${2:-} owner=${3:-}
-[[ $command == @(start|stop|watch) && $dir == ?* && $owner != *[!0-9]* ]] || die "$usage"
+[[ $command == @(start|tls|stop|watch) && $dir == ?* && $owner != *[!0-9]* ]] || die "$usage"
 
 bin=$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1) ||
     die "no initdb in PATH or /usr/lib/postgresql/*/bin; run tools.sh postgres"
@@ -110,8 +112,44 @@ start() {
     printf 'postgresql://dagwright:%s@127.0.0.1:%s/postgres\n' "$(<"$dir/password")" "$port"
 }
 
+# Makes key $1.key and certificate $1.crt for the name $1; the rest are options of `openssl req`.
+certificate() {
+    local name=$1
+    shift
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj "/CN=$name" \
+        -keyout "$name.key" -out "$name.crt" "$@"
+}
+
+tls() {
+    local port authority='basicConstraints=critical,CA:TRUE'
+    command -v openssl >/dev/null || die "openssl is missing; install it"
+    dir=$(cd "$dir" && pwd -P)
+    running || die "no server runs on $dir"
+    port=$(<"$dir/port")
+    mkdir -p "$dir/tls"
+    (
+        cd "$dir/tls"
+        certificate ca -addext "$authority"
+        certificate stranger -addext "$authority"
+        certificate localhost -CA ca.crt -CAkey ca.key -addext 'subjectAltName=DNS:localhost' \
+            -addext 'basicConstraints=critical,CA:FALSE'
+        # The server takes no key that others may read.
+        install -m 600 localhost.key localhost.crt "$dir/data"
+        ((EUID != 0)) || chown "$user:" "$dir/data/localhost.key" "$dir/data/localhost.crt"
+    ) >"$dir/tls.log" 2>&1 || die "openssl failed: $(tail -n 5 "$dir/tls.log")"
+    cat >>"$dir/data/postgresql.conf" <<'CONF'
+ssl = on
+ssl_cert_file = 'localhost.crt'
+ssl_key_file = 'localhost.key'
+CONF
+    stop
+    launch "$port" || die "the server did not start again with TLS: $(tail -n 3 "$dir/log")"
+    printf '%s/tls\n' "$dir"
+}
+
 case $command in
     start) start ;;
+    tls) tls ;;
     stop)
         [[ -d $dir ]] || exit 0
         dir=$(cd "$dir" && pwd -P)
@@ -121,6 +159,6 @@ case $command in
     watch)
         owner_gone "$dir" "$owner" || exit 0
         stop
-        rm -rf "$dir/data" "$dir/password" "$dir/port" "$dir/owner"
+        rm -rf "$dir/data" "$dir/tls" "$dir/password" "$dir/port" "$dir/owner"
         ;;
 esac

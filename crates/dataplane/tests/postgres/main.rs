@@ -6,4 +6,5 @@ mod sink_modes;
 mod source;
 mod staged;
 mod systems;
+mod tls;
 mod types;

@@ -100,6 +100,10 @@ impl Subject {
         if let Some(found) = error.as_db_error() {
             return self.database_fault(doing, found);
         }
+        if let Some(why) = distrust(&error) {
+            let hint = "check sslmode and sslrootcert in the connection's URL, and the server's certificate";
+            return self.error(self.side.denied(), format!("could not {doing}: {why}"), hint).caused_by(error);
+        }
         // Without an error of the database it is the connection that failed, or an answer nobody expects.
         let (code, hint) = match error.to_string().as_str() {
             "authentication error" | "invalid configuration" => {
@@ -129,6 +133,23 @@ impl Subject {
         }
         self.error(verdict.code, message, verdict.hint)
     }
+}
+
+/// Says why a server was not trusted, if that is what failed.
+fn distrust(error: &tokio_postgres::Error) -> Option<String> {
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let found = match inner {
+            Some(inner) => inner.downcast_ref::<rustls::Error>(),
+            None => cause.downcast_ref::<rustls::Error>(),
+        };
+        if let Some(rustls::Error::InvalidCertificate(why)) = found {
+            return Some(format!("the server's certificate is not trusted: {why}"));
+        }
+        next = cause.source();
+    }
+    None
 }
 
 fn names_objects_only(state: &str) -> bool {
