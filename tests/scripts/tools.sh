@@ -6,7 +6,8 @@
 #   tools.sh postgres   the server's binaries, unless the machine has some
 #   tools.sh kafka      Apache Kafka with its console tools, by Maven; Java 17, Maven and openssl unless the machine has some
 #   tools.sh promtool   Prometheus's promtool, from Debian's package, of which nothing else is installed
-#   tools.sh all        the five above
+#   tools.sh strace     strace, by which a test kills a process at each of its steps, unless the machine has it
+#   tools.sh all        the six above
 #   tools.sh lint       cargo-deny, unless the machine has it; apart from `all` as it compiles for minutes
 #   tools.sh lock       resolves requirements/*.in anew into requirements/*.txt
 #
@@ -188,6 +189,10 @@ install_promtool() {
 
 download_promtool() { apt-get download -q "prometheus=$promtool_version*"; }
 
+has_strace() { command -v strace >/dev/null; }
+
+install_strace() { has_strace || apt_install strace; }
+
 has_cargo_deny() { command -v cargo-deny >/dev/null || [[ -x $tools/cargo-deny-$cargo_deny_version/bin/cargo-deny ]]; }
 
 install_cargo_deny() {
@@ -226,6 +231,7 @@ kafka() {
     locked apt install_java
     locked kafka install_kafka "$home"
 }
+strace() { has_strace || locked apt install_strace; }
 
 usage() {
     sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2
@@ -238,12 +244,14 @@ case "${1:-}" in
     postgres) postgres ;;
     kafka) kafka ;;
     promtool) has_promtool || locked promtool install_promtool ;;
+    strace) strace ;;
     all)
         venv tools
         airflow
         postgres
         kafka
         has_promtool || locked promtool install_promtool
+        strace
         ;;
     lint) has_cargo_deny || locked cargo-deny install_cargo_deny ;;
     lock) lock ;;

@@ -3,6 +3,7 @@
 mod budget;
 mod cli;
 mod counts;
+mod crash;
 mod memory;
 mod moves;
 mod typing;

@@ -185,7 +185,8 @@ pub(crate) async fn update<T>(
         let text = canonical::to_pretty(&manifest);
         match &location.store {
             Store::Local => {
-                put_local(&path, text.as_bytes()).map_err(|error| subject.io(&name, error))?;
+                // Under the lock nobody else writes it, and what a killed process left is written over.
+                put_local(&path, text.as_bytes(), "manifest").map_err(|error| subject.io(&name, error))?;
                 return Ok(Some(result));
             }
             Store::Object { client, .. } => {
@@ -208,11 +209,11 @@ fn lock(path: &str) -> io::Result<File> {
     Ok(folder)
 }
 
-/// Replaces a small local file in one instant, durably.
-pub(crate) fn put_local(path: &str, bytes: &[u8]) -> io::Result<()> {
+/// Replaces a small local file in one instant, durably; `tag` names its temporary file.
+pub(crate) fn put_local(path: &str, bytes: &[u8], tag: &str) -> io::Result<()> {
     let folder = output::folder_of(path);
     fs::create_dir_all(folder)?;
-    let temporary = format!("{folder}/{}manifest-{}.tmp", output::TEMPORARY_PREFIX, std::process::id());
+    let temporary = format!("{folder}/{}{tag}.tmp", output::TEMPORARY_PREFIX);
     let written = fs::write(&temporary, bytes)
         .and_then(|()| File::open(&temporary)?.sync_all())
         .and_then(|()| fs::rename(&temporary, path))

@@ -541,7 +541,9 @@ impl FileWriter {
         let text = canonical::to_pretty(&staged);
         match &location.store {
             super::location::Store::Local => {
-                manifest::put_local(&path, text.as_bytes())
+                // The next attempt removes what a killed one left, as it does with parts.
+                let tag = format!("{}list-{}", self.target.tag(self.target.partition()), std::process::id());
+                manifest::put_local(&path, text.as_bytes(), &tag)
                     .map_err(|error| self.target.subject.io(&location.display(&path), error))?;
             }
             super::location::Store::Object { client, .. } => {
