@@ -6,7 +6,9 @@
 
 pub mod failure;
 pub mod lineage;
+mod nested;
 mod nodes;
+mod pool;
 pub mod relation;
 pub mod sql;
 
@@ -25,9 +27,9 @@ use dagwright_model::{
 use datafusion::{
     common::{Column as PlanColumn, ParamValues, ScalarValue, TableReference},
     execution::{
-        SessionStateBuilder,
+        SessionStateBuilder, TaskContext,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
-        memory_pool::{FairSpillPool, MemoryPool},
+        memory_pool::{FairSpillPool, MemoryLimit, MemoryPool},
         runtime_env::RuntimeEnvBuilder,
     },
     logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast},
@@ -41,6 +43,8 @@ use crate::{
     error::{Error, Result},
     transform::{
         failure::run_failure,
+        nested::NestedLoops,
+        pool::FrugalPool,
         relation::{Feed, Relation, RelationTable},
     },
     types::{LOGICAL_TYPE, arrow_type, model_column},
@@ -49,8 +53,11 @@ use crate::{
 /// How many rows a batch has.
 pub const BATCH_ROWS: usize = 8192;
 
-/// How many rows a batch of a frugal session has.
-const BATCH_ROWS_FRUGAL: usize = 1024;
+/// How many rows a batch of a frugal session has: what joins give is wide, and every sort must hold a few of them.
+const BATCH_ROWS_FRUGAL: usize = 256;
+
+/// Into how many batches, at least, a frugal session's pool can be divided: every sort of every join must hold a few.
+const BATCHES_IN_POOL_FRUGAL: usize = 256;
 
 /// The most temporary bytes of one task: a runaway join fills no disk beyond this.
 const TEMP_BYTES_MAX: u64 = 100 << 30;
@@ -95,7 +102,10 @@ impl Session {
     /// # Errors
     /// DW0606 when the folder for temporary files cannot be used.
     pub fn new(limits: &Limits) -> Result<Self> {
-        let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(limits.pool_bytes));
+        let pool: Arc<dyn MemoryPool> = match limits.frugal {
+            true => Arc::new(FrugalPool::new(limits.pool_bytes)),
+            false => Arc::new(FairSpillPool::new(limits.pool_bytes)),
+        };
         let mode = match &limits.temp {
             Some(folder) => DiskManagerMode::Directories(vec![folder.clone()]),
             None => DiskManagerMode::Disabled,
@@ -125,6 +135,7 @@ impl Session {
             // No reader or writer of files: relations are the only tables.
             .with_table_factories(HashMap::new())
             .with_file_formats(Vec::new())
+            .with_physical_optimizer_rule(Arc::new(NestedLoops { frugal: limits.frugal }))
             .build();
         Ok(Self { context: SessionContext::new_with_state(state), pool, cores })
     }
@@ -262,6 +273,18 @@ impl Session {
                 Ok(stream.map(move |batch| batch.map_err(|error| run_failure(&subject, &error))).boxed())
             })
             .collect()
+    }
+}
+
+/// Returns how many rows and bytes a batch that enters a frugal session's plan may have; `None` for another session.
+fn batch_bounds(context: &TaskContext) -> Option<(usize, usize)> {
+    let config = context.session_config();
+    if config.options().optimizer.prefer_hash_join {
+        return None;
+    }
+    match context.memory_pool().memory_limit() {
+        MemoryLimit::Finite(pool) => Some((config.batch_size(), pool / BATCHES_IN_POOL_FRUGAL)),
+        MemoryLimit::Infinite | MemoryLimit::Unknown => None,
     }
 }
 

@@ -6,7 +6,8 @@ use std::{
 };
 
 use arrow::{
-    array::{RecordBatch, RecordBatchOptions},
+    array::{Array, RecordBatch, RecordBatchOptions, UInt64Array},
+    compute::take_record_batch,
     datatypes::SchemaRef,
 };
 use datafusion::{
@@ -21,7 +22,7 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 
 use super::{
     failure::{run_failure, wrap},
@@ -108,7 +109,7 @@ impl ExecutionPlan for StreamsExec {
         Ok(self)
     }
 
-    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let Some(opener) = self.openers.get(partition) else {
             return internal_err!("there is no stream {partition}");
         };
@@ -117,7 +118,11 @@ impl ExecutionPlan for StreamsExec {
             let batch = batch.map_err(wrap)?;
             relabelled(&batch, &schema)
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream)))
+        let Some((rows_max, bytes_max)) = super::batch_bounds(&context) else {
+            return Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream)));
+        };
+        let pieces = stream.flat_map(move |batch| stream::iter(cut(batch, rows_max, bytes_max)));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), pieces)))
     }
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {
@@ -242,4 +247,53 @@ fn properties(schema: &SchemaRef, streams: usize) -> PlanProperties {
 fn relabelled(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
+}
+
+/// Cuts a batch in pieces of at most so many rows and bytes, but a row at least; each owns its memory, so that it counts
+/// for what it is.
+fn cut(batch: Result<RecordBatch>, rows_max: usize, bytes_max: usize) -> Vec<Result<RecordBatch>> {
+    let batch = match batch {
+        Ok(batch) if batch.num_rows() > 1 => batch,
+        other => return vec![other],
+    };
+    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or_default());
+    let row_bytes = sizes.sum::<usize>().div_ceil(batch.num_rows()).max(1);
+    let rows = (bytes_max / row_bytes).clamp(1, rows_max.max(1));
+    if rows >= batch.num_rows() {
+        return vec![Ok(batch)];
+    }
+    let piece = |start: usize| {
+        let end = (start + rows).min(batch.num_rows());
+        let indices: UInt64Array = (start as u64..end as u64).collect::<Vec<_>>().into();
+        Ok(take_record_batch(&batch, &indices)?)
+    };
+    (0..batch.num_rows()).step_by(rows).map(piece).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+
+    use super::cut;
+
+    #[test]
+    fn batches_are_cut_by_rows_and_by_bytes() {
+        let texts: StringArray = (0..100).map(|row| Some(format!("{row:0>1000}"))).collect();
+        let batch = RecordBatch::try_from_iter([("text", Arc::new(texts) as _)]).unwrap();
+        for (rows_max, bytes_max, wanted) in [(1000, 1 << 20, 1), (30, 1 << 20, 4), (1000, 10_500, 10), (1000, 1, 100)]
+        {
+            let pieces: Vec<RecordBatch> = cut(Ok(batch.clone()), rows_max, bytes_max).into_iter().flatten().collect();
+            assert_eq!(pieces.len(), wanted, "{rows_max} rows, {bytes_max} bytes");
+            let texts = pieces.iter().flat_map(|piece| piece.column(0).as_string::<i32>().iter().flatten());
+            assert!(texts.eq(batch.column(0).as_string::<i32>().iter().flatten()));
+        }
+        let halves = cut(Ok(batch.slice(0, 50)), 25, 1 << 20);
+        assert!(
+            halves.iter().flatten().all(|half| half.column(0).get_array_memory_size() < 30_000),
+            "memory of its own"
+        );
+        assert_eq!(cut(Ok(batch.slice(0, 0)), 1, 1).len(), 1);
+    }
 }
