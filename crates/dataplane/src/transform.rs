@@ -4,6 +4,7 @@
 //! output has the model's types: whatever DataFusion computes is cast to them at the step's end, so that a step means
 //! the same whether it is fused into its consumer, staged, or only typed.
 
+mod exchange;
 pub mod failure;
 pub mod lineage;
 mod nested;
@@ -42,6 +43,7 @@ use crate::{
     connectors::BatchStream,
     error::{Error, Result},
     transform::{
+        exchange::ExchangePool,
         failure::run_failure,
         nested::NestedLoops,
         pool::FrugalPool,
@@ -106,6 +108,7 @@ impl Session {
             true => Arc::new(FrugalPool::new(limits.pool_bytes)),
             false => Arc::new(FairSpillPool::new(limits.pool_bytes)),
         };
+        let pool: Arc<dyn MemoryPool> = Arc::new(ExchangePool::new(pool, limits.pool_bytes));
         let mode = match &limits.temp {
             Some(folder) => DiskManagerMode::Directories(vec![folder.clone()]),
             None => DiskManagerMode::Disabled,
