@@ -165,7 +165,7 @@ format() {
     settings "$1" >"$dir/server.properties"
     [[ -z $secure ]] || user=(--add-scram "SCRAM-SHA-512=[name=dagwright,password=$(<"$dir/password")]")
     "${java[@]}" "${archive[@]}" kafka.tools.StorageTool format --standalone --config "$dir/server.properties" \
-        --cluster-id "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')" "${user[@]}" >"$dir/format.log" 2>&1 ||
+        --cluster-id "D$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=' | cut -c2-)" "${user[@]}" >"$dir/format.log" 2>&1 ||
         die "could not format $dir/data: $(tail -n 5 "$dir/format.log")"
 }
 
