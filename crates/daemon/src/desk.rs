@@ -85,7 +85,9 @@ impl Desk {
         let params = match purpose {
             // A plan holds for every value of the parameters.
             Purpose::Plan => BTreeMap::new(),
-            Purpose::Run => params::resolve(&spec.params, &wishes.params).map_err(Refusal::Arguments)?,
+            Purpose::Run | Purpose::Apply | Purpose::Pause | Purpose::Delete => {
+                params::resolve(&spec.params, &wishes.params).map_err(Refusal::Arguments)?
+            }
         };
         Ok(Accepted {
             pipeline: spec.dag_id(),
@@ -97,6 +99,10 @@ impl Desk {
             params,
             interval: wishes.interval.clone(),
             backfill: wishes.backfill,
+            revision: None,
+            identity: None,
+            requester: None,
+            traceparent: None,
         })
     }
 

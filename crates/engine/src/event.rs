@@ -132,7 +132,7 @@ impl RunEvent {
                 attempt: retry.attempt,
                 delay_ms: retry.delay_ms,
             }),
-            RecordBody::Cancelled => Some(Self::RunCancelling),
+            RecordBody::Cancelled(_) => Some(Self::RunCancelling),
             RecordBody::RunEnded(ended) => {
                 Some(Self::RunEnded { status: ended.status, problem: ended.problem.clone() })
             }
@@ -142,7 +142,11 @@ impl RunEvent {
             | RecordBody::PlanSealed(_)
             | RecordBody::Deadlocked(_)
             | RecordBody::Failed(_)
-            | RecordBody::DagCompiled(_) => None,
+            | RecordBody::ApprovalNeeded(_)
+            | RecordBody::Approved(_)
+            | RecordBody::Declined(_)
+            | RecordBody::DagCompiled(_)
+            | RecordBody::PipelineChanged(_) => None,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | `local` | the shell around it: appends the records, then performs the effects |
 //! | `process` | one try of a task as a child process on a lease |
 //! | `verdict` | what a process's end means |
+//! | [`Cancel`] | how a run is asked to end |
 //! | [`environment`] | what of its environment an engine passes on |
 //! | [`event`], [`outcome`] | what a run says while it runs, and at its end |
 //!
@@ -15,6 +16,7 @@
 //! Deliberately absent: what a task does to data, and any way to tell whether a sink holds its effect. Both are the
 //! task's.
 
+mod cancel;
 pub mod environment;
 mod error;
 pub mod event;
@@ -30,6 +32,7 @@ mod verdict;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
+pub use cancel::Cancel;
 use dagwright_model::{
     id::{Name, RequestId},
     plan::Plan,
@@ -41,7 +44,6 @@ pub use event::RunEvent;
 pub use local::{LocalEngine, Settings};
 pub use outcome::{RunOutcome, TaskReport};
 use tokio::sync::mpsc::Sender;
-use tokio_util::sync::CancellationToken;
 
 /// What runs sealed plans.
 #[async_trait]
@@ -58,8 +60,8 @@ pub trait Engine: fmt::Debug + Send + Sync {
     /// the plan.
     ///
     /// # Cancel safety
-    /// Dropping the future kills the running tasks, and the run can be continued. To end a run in good order, cancel
-    /// [`Job::cancel`] and wait.
+    /// Dropping the future kills the running tasks, and the run can be continued. To end a run in good order, ask
+    /// through [`Job::cancel`] and wait.
     async fn run(&self, job: Job, started: RunStarted) -> Result<RunOutcome, Error>;
 
     /// Continues a run that the ledger knows of: finished tasks do not run again, those that were running when their
@@ -85,8 +87,8 @@ pub struct Job {
     pub store: Arc<dyn Store>,
     /// Where the run says how far it is; closing the other end disturbs nothing, but an open end must be read.
     pub events: Sender<RunEvent>,
-    /// Once cancelled, the running tasks are told to end, teardown runs, and the run ends.
-    pub cancel: CancellationToken,
+    /// Once asked, the running tasks are told to end, teardown runs, and the run ends.
+    pub cancel: Cancel,
 }
 
 // === impl Job ===

@@ -177,8 +177,8 @@ impl<'a, L: Launch> Shell<'a, L> {
     /// Goes on until the run ended.
     async fn follow(mut self, started: RunStarted) -> Result<RunOutcome, Error> {
         let cancel = self.job.cancel.clone();
-        let cancelled = cancel.cancelled();
-        pin!(cancelled);
+        let requested = cancel.requested();
+        pin!(requested);
         let mut cancelling = false;
         self.step(Event::Begun(Box::new(started))).await?;
         loop {
@@ -187,9 +187,9 @@ impl<'a, L: Launch> Shell<'a, L> {
             }
             let event = tokio::select! {
                 biased;
-                () = &mut cancelled, if !cancelling => {
+                by = &mut requested, if !cancelling => {
                     cancelling = true;
-                    Event::CancelRequested
+                    Event::CancelRequested { by }
                 }
                 Some(told) = self.pending.next() => self.take(told),
                 else => unreachable!("a run that has not ended waits for something"),

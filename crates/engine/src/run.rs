@@ -26,7 +26,7 @@ use dagwright_model::{
     code::Code,
     id::TaskId,
     plan::{Plan, PlannedTask},
-    record::{RecordBody, RetryScheduled, RunEnded, RunStarted, TaskEnded, TaskInstance, TaskStarted},
+    record::{Cancelled, RecordBody, RetryScheduled, RunEnded, RunStarted, TaskEnded, TaskInstance, TaskStarted},
     task::{Outcome, Partition, Status, Work},
 };
 
@@ -53,7 +53,7 @@ pub(crate) enum Event {
     /// The whole run took as long as it may.
     DeadlineReached,
     /// Somebody wants the run to stop.
-    CancelRequested,
+    CancelRequested { by: Option<String> },
 }
 
 /// What is to be done, in this order.
@@ -201,7 +201,7 @@ impl Run {
                     Phase::Waiting | Phase::Running(_) | Phase::Retrying => return Err(Misfit),
                 }
             }
-            RecordBody::Cancelled => {
+            RecordBody::Cancelled(_) => {
                 self.cancelled = true;
                 self.give_up_retries();
             }
@@ -213,7 +213,11 @@ impl Run {
             | RecordBody::PlanSealed(_)
             | RecordBody::Deadlocked(_)
             | RecordBody::Failed(_)
-            | RecordBody::DagCompiled(_) => {}
+            | RecordBody::ApprovalNeeded(_)
+            | RecordBody::Approved(_)
+            | RecordBody::Declined(_)
+            | RecordBody::DagCompiled(_)
+            | RecordBody::PipelineChanged(_) => {}
         }
         Ok(())
     }
@@ -243,9 +247,9 @@ impl Run {
                 self.give_up_retries();
                 self.halt(Reason::Overdue, &mut effects);
             }
-            Event::CancelRequested => {
+            Event::CancelRequested { by } => {
                 if !self.cancelled {
-                    self.record(RecordBody::Cancelled, &mut effects);
+                    self.record(RecordBody::Cancelled(Cancelled { by }), &mut effects);
                     self.halt(Reason::Cancelled, &mut effects);
                 }
             }

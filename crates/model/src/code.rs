@@ -131,6 +131,22 @@ codes! {
     OutputUnwritable = 704, BadSpec, "an output file could not be written";
     TaskCommandMissing = 705, BadSpec, "dagwright-task was not found";
     Internal = 799, DataError, "an invariant of Dagwright does not hold";
+    // 08xx: the service
+    RequestInvalid = 801, BadSpec, "a request is not valid";
+    RequestTooLarge = 802, BadSpec, "a request is too large";
+    RequestUnknown = 803, BadSpec, "there is no such request, run, plan or pipeline";
+    RevisionStale = 804, BadSpec, "a revision is not above the applied one";
+    PipelinePaused = 805, BadSpec, "the pipeline is paused or deleted";
+    NotAllowed = 806, Permission, "the service's settings do not allow it";
+    Unauthenticated = 807, Permission, "a token is missing or not valid";
+    ScopeMissing = 808, Permission, "a token lacks the scope for it";
+    ApprovalDeclined = 809, BadSpec, "a person declined the plan";
+    ApprovalOwn = 810, Permission, "nobody approves what they asked for";
+    NothingToDecide = 811, BadSpec, "nothing waits to be approved, declined or cancelled";
+    Overloaded = 812, SourceUnavailable, "the service has more to do than it takes on";
+    ServiceUnreachable = 813, SourceUnavailable, "the service could not be reached";
+    BusUnreachable = 814, SourceUnavailable, "the message bus could not be reached";
+    DeadLetterUnknown = 815, BadSpec, "there is no such dead letter";
 }
 
 // === impl Code ===

@@ -7,6 +7,8 @@ use std::{borrow::Borrow, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::canonical;
+
 /// The longest [`Name`], in bytes; PostgreSQL cuts at 63, Airflow's `dag_id` at 250.
 pub const NAME_LENGTH_MAX: usize = 128;
 
@@ -20,7 +22,7 @@ pub struct Name(String);
 #[error("a name must match ^[a-z][a-z0-9_]{{0,127}}$")]
 pub struct InvalidName;
 
-/// Identifies a request: minted once at ingress, and recorded.
+/// Identifies a request: minted once at ingress, from what its requester calls it where that is known, and recorded.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RequestId(pub String);
@@ -110,6 +112,17 @@ impl schemars::JsonSchema for Name {
 }
 
 // === impl RequestId, PlanHash, TaskId ===
+
+impl RequestId {
+    /// Derives the id of a request from its pipeline and what its requester calls it, so that the same request sent
+    /// twice, wherever it comes in, is one: the first 128 bits of a SHA-256, in lower-case hexadecimal.
+    #[must_use]
+    pub fn derive(pipeline: &str, source: &str, id: &str) -> Self {
+        let mut digest = canonical::hash(&("request", pipeline, source, id));
+        digest.truncate(32);
+        Self(digest)
+    }
+}
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,23 +7,27 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`request`] | what a requester sends |
 //! | [`spec`] | what a person asks for, parsed and validated |
 //! | [`facts`] | what was observed: source profiles, sink inspections, typed transforms |
 //! | [`message`] | what agents say to each other about it |
 //! | [`plan`] | what they agreed on, sealed by a content hash |
 //! | [`task`] | one unit of work of that plan, and what came of it |
 //! | [`record`] | the ledger's records of all of the above |
+//! | [`event`] | what the outside is told of them |
 //!
 //! [`id`], [`units`], [`schema`], [`catalogue`], [`canonical`] and [`code`] are the words these are written in.
 
 pub mod canonical;
 pub mod catalogue;
 pub mod code;
+pub mod event;
 pub mod facts;
 pub mod id;
 pub mod message;
 pub mod plan;
 pub mod record;
+pub mod request;
 pub mod schema;
 pub mod spec;
 pub mod task;

@@ -16,8 +16,8 @@ use crate::{
     id::{Name, PlanHash, RequestId, TaskId},
     message::{Envelope, Observation},
     plan::Plan,
-    spec::Interval,
-    task::{Outcome, Partition, Problem, RunContext, Status},
+    spec::{Interval, SchemaChange},
+    task::{Counts, Outcome, Partition, Problem, RunContext, Status},
 };
 
 /// One thing that happened to a request.
@@ -59,8 +59,16 @@ pub enum RecordBody {
     TaskEnded(Box<TaskEnded>),
     /// A failed task will be tried again.
     RetryScheduled(RetryScheduled),
-    /// The run was asked to stop; running tasks end, teardown still runs.
-    Cancelled,
+    /// A person must approve the plan before it goes on.
+    ApprovalNeeded(ApprovalNeeded),
+    /// A person approved the plan.
+    Approved(Decision),
+    /// A person declined the plan; nothing follows.
+    Declined(Decision),
+    /// What the pipeline is from now on; nothing follows.
+    PipelineChanged(PipelineChanged),
+    /// The request was asked to stop: before its run nothing follows, in a run running tasks end and teardown still runs.
+    Cancelled(Cancelled),
     /// The run ended; nothing follows.
     RunEnded(RunEnded),
 }
@@ -89,6 +97,27 @@ pub struct Accepted {
     /// Whether committed cursors neither bound the reading nor move.
     #[serde(default)]
     pub backfill: bool,
+    /// The revision that [`Purpose::Apply`] applies; `None` is the one after the applied one.
+    #[serde(default)]
+    pub revision: Option<u64>,
+    /// What the requester calls it; `None` where it came without a name.
+    #[serde(default)]
+    pub identity: Option<EventIdentity>,
+    /// Who asked, as ingress knows them: the name of a token or of a topic; `None` where nobody had to say.
+    #[serde(default)]
+    pub requester: Option<String>,
+    /// The W3C trace context that it came with.
+    #[serde(default)]
+    pub traceparent: Option<String>,
+}
+
+/// How CloudEvents tells events apart: no two of one source share an id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EventIdentity {
+    /// The context in which it happened.
+    pub source: String,
+    /// Its id there.
+    pub id: String,
 }
 
 /// Where a request came in.
@@ -111,6 +140,12 @@ pub enum Purpose {
     Plan,
     /// A run.
     Run,
+    /// A new revision of the pipeline: planned, compiled and, where an engine keeps pipelines, deployed; it runs nothing.
+    Apply,
+    /// No runs from now on, until a revision is applied.
+    Pause,
+    /// The pipeline is no more; its records and its data stay.
+    Delete,
 }
 
 /// The content of [`RecordBody::FactRecorded`].
@@ -222,6 +257,52 @@ pub struct RetryScheduled {
     pub delay_ms: u64,
 }
 
+/// The content of [`RecordBody::ApprovalNeeded`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalNeeded {
+    /// The plan.
+    pub plan_hash: PlanHash,
+    /// The change of a sink's schema that it brings.
+    pub schema_change: SchemaChange,
+}
+
+/// The content of [`RecordBody::Approved`] and [`RecordBody::Declined`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The plan.
+    pub plan_hash: PlanHash,
+    /// Who decided; never who asked for the plan.
+    pub by: Option<String>,
+}
+
+/// The content of [`RecordBody::PipelineChanged`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipelineChanged {
+    /// What it is from now on.
+    pub status: PipelineStatus,
+    /// Its revision from now on.
+    pub revision: u64,
+}
+
+/// What a pipeline is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PipelineStatus {
+    /// It runs when it is asked to.
+    Active,
+    /// It runs nothing.
+    Paused,
+    /// It is no more.
+    Deleted,
+}
+
+/// The content of [`RecordBody::Cancelled`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// Who asked for it; `None` where nobody had to say.
+    pub by: Option<String>,
+}
+
 /// The content of [`RecordBody::RunEnded`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunEnded {
@@ -229,6 +310,9 @@ pub struct RunEnded {
     pub status: Status,
     /// Why, when it did not succeed.
     pub problem: Option<Problem>,
+    /// The sum of what its tasks counted.
+    #[serde(default)]
+    pub counts: Counts,
 }
 
 // === impl Record ===
@@ -259,7 +343,11 @@ impl RecordBody {
             Self::TaskStarted(_) => "task_started",
             Self::TaskEnded(_) => "task_ended",
             Self::RetryScheduled(_) => "retry_scheduled",
-            Self::Cancelled => "cancelled",
+            Self::ApprovalNeeded(_) => "approval_needed",
+            Self::Approved(_) => "approved",
+            Self::Declined(_) => "declined",
+            Self::PipelineChanged(_) => "pipeline_changed",
+            Self::Cancelled(_) => "cancelled",
             Self::RunEnded(_) => "run_ended",
         }
     }
@@ -320,11 +408,15 @@ impl fmt::Display for TaskInstance {
 #[cfg(test)]
 mod tests {
     use super::{Record, RecordBody, RunEnded};
-    use crate::{id::RequestId, task::Status};
+    use crate::{
+        id::RequestId,
+        task::{Counts, Status},
+    };
 
     #[test]
     fn the_time_is_no_part_of_the_content() {
-        let body = RecordBody::RunEnded(RunEnded { status: Status::Succeeded, problem: None });
+        let body =
+            RecordBody::RunEnded(RunEnded { status: Status::Succeeded, problem: None, counts: Counts::default() });
         let record = |sequence, at| Record { request: RequestId("r".into()), sequence, at, body: body.clone() };
         assert_eq!(record(7, 1).hash(), record(7, 2).hash());
         assert_ne!(record(7, 1).hash(), record(8, 1).hash());

@@ -1,22 +1,25 @@
-//! The suite that every [`Store`] must pass, as a library, so that an implementation elsewhere can run it too.
+//! The suite that every [`Store`], [`Register`] and [`Outbox`] must pass, as a library, so that an implementation elsewhere can run it too.
 
 use dagwright_model::{
     code::Code,
     id::{PlanHash, RequestId},
     message::{Cost, Fact, Observation, Origin},
     plan::{PLAN_VERSION, Plan},
-    record::{Accepted, Ended, FactRecorded, Ingress, PlanSealed, Purpose, Record, RecordBody, RunEnded, RunStarted},
+    record::{
+        Accepted, Cancelled, Ended, FactRecorded, Ingress, PipelineChanged, PipelineStatus, PlanSealed, Purpose,
+        Record, RecordBody, RunEnded, RunStarted,
+    },
     spec::{Airflow, Policy, Retries, SchemaChange},
-    task::{Problem, Status},
+    task::{Counts, Problem, Status},
 };
 
-use crate::{Error, RequestState, Store};
+use crate::{Error, Outbox, Register, RequestState, Store};
 
 /// Runs every case, each on a store of its own.
 ///
 /// # Panics
 /// When the implementation does not conform; the message names the case.
-pub fn check<S: Store>(mut open: impl FnMut() -> S) {
+pub fn check<S: Register + Outbox>(mut open: impl FnMut() -> S) {
     records_read_back_in_order(&open());
     an_append_expects_its_place(&open());
     an_append_is_all_or_nothing(&open());
@@ -27,6 +30,11 @@ pub fn check<S: Store>(mut open: impl FnMut() -> S) {
     an_unfinished_run_is_found_until_it_ends(&open());
     a_newer_run_is_not_forgotten_with_an_older_one(&open());
     facts_are_the_latest_answer(&open());
+    what_a_service_took_on_is_open_until_it_ends(&open());
+    recent_requests_come_newest_first_page_by_page(&open());
+    a_pipeline_is_what_was_applied_last(&open());
+    the_outside_is_told_in_order_and_once(&open());
+    a_reader_goes_on_where_it_stopped(&open());
 }
 
 fn records_read_back_in_order(store: &impl Store) {
@@ -150,7 +158,7 @@ fn an_unfinished_run_is_found_until_it_ends(store: &impl Store) {
         ("succeeded", ended(Status::Succeeded), RequestState::Succeeded),
         ("failed", ended(Status::Failed), RequestState::Failed),
         ("stopped", ended(Status::Cancelled), RequestState::Cancelled),
-        ("cancelled", RecordBody::Cancelled, RequestState::Cancelled),
+        ("cancelled", RecordBody::Cancelled(Cancelled::default()), RequestState::Cancelling),
         ("refused", RecordBody::Failed(Ended { problems: vec![problem()] }), RequestState::Failed),
     ];
     let key = run_key("p");
@@ -197,6 +205,96 @@ fn facts_are_the_latest_answer(store: &impl Store) {
     assert_eq!(store.fact("other").expect("reads"), None);
 }
 
+fn what_a_service_took_on_is_open_until_it_ends(store: &impl Register) {
+    let open = || store.open_requests().expect("reads");
+    store.append(&[served("b", "p", Purpose::Run, 2)]).expect("appends");
+    store.append(&[served("a", "p", Purpose::Run, 1)]).expect("appends");
+    store.append(&[accepted("command", "p", 0)]).expect("appends");
+    assert_eq!(open(), [id("a"), id("b")]);
+    let plan = plan("one");
+    store.append(&[sealed("a", 1, &plan), run_started("a", 2, &plan)]).expect("appends");
+    store.append(&[record("a", 3, RecordBody::Cancelled(Cancelled::default()))]).expect("appends");
+    assert_eq!(open(), [id("a"), id("b")], "a run that is told to stop has not stopped");
+    store.append(&[record("a", 4, ended(Status::Cancelled))]).expect("appends");
+    store.append(&[record("b", 1, RecordBody::Cancelled(Cancelled::default()))]).expect("appends");
+    assert_eq!(open(), []);
+}
+
+fn recent_requests_come_newest_first_page_by_page(store: &impl Register) {
+    for (request, when) in [("a", 1), ("b", 3), ("c", 2), ("d", 3)] {
+        store.append(&[accepted(request, "p", when)]).expect("appends");
+    }
+    store.append(&[for_plan("looked", 9)]).expect("appends");
+    let page = |before: Option<(u64, &RequestId)>| -> Vec<_> {
+        let found = store.recent(before, 2).expect("reads");
+        found.into_iter().map(|summary| (summary.accepted_at, summary.request)).collect()
+    };
+    let first = page(None);
+    assert_eq!(first, [(3, id("d")), (3, id("b"))]);
+    let second = page(first.last().map(|(at, request)| (*at, request)));
+    assert_eq!(second, [(2, id("c")), (1, id("a"))]);
+    assert_eq!(page(second.last().map(|(at, request)| (*at, request))), []);
+}
+
+fn a_pipeline_is_what_was_applied_last(store: &impl Register) {
+    let change = |request, status, revision| {
+        record(request, 1, RecordBody::PipelineChanged(PipelineChanged { status, revision }))
+    };
+    assert_eq!(store.pipeline("p").expect("reads"), None);
+    store.append(&[for_plan("looked", 0)]).expect("appends");
+    assert_eq!(store.pipeline("p").expect("reads"), None, "looking makes no pipeline");
+    store.append(&[served("a", "p", Purpose::Apply, 1), change("a", PipelineStatus::Active, 7)]).expect("appends");
+    store.append(&[served("b", "p.q", Purpose::Pause, 2), change("b", PipelineStatus::Paused, 1)]).expect("appends");
+    let known = store.pipeline("p").expect("reads").expect("known");
+    assert_eq!((known.status, known.revision, known.applied), (PipelineStatus::Active, 7, Some(id("a"))));
+    let plan = plan("one");
+    store.append(&[accepted("c", "p", 3), sealed("c", 1, &plan), run_started("c", 2, &plan)]).expect("appends");
+    let known = store.pipeline("p").expect("reads").expect("known");
+    assert_eq!((known.newest, known.baseline, known.applied), (id("c"), Some(plan.hash()), Some(id("a"))));
+    store.append(&[served("d", "p", Purpose::Delete, 4), change("d", PipelineStatus::Deleted, 7)]).expect("appends");
+    let names = |after: &str, limit| -> Vec<_> {
+        store.pipelines(after, limit).expect("reads").into_iter().map(|known| (known.pipeline, known.status)).collect()
+    };
+    let (p, q) = (("p".into(), PipelineStatus::Deleted), ("p.q".into(), PipelineStatus::Paused));
+    assert_eq!(names("", 9), [p.clone(), q.clone()]);
+    assert_eq!((names("", 1), names("p", 9)), (vec![p], vec![q]));
+    assert_eq!(names("p.q", 9), []);
+}
+
+fn the_outside_is_told_in_order_and_once(store: &impl Outbox) {
+    let told = |after| -> Vec<_> {
+        let events = store.events(after, 100).expect("reads");
+        events
+            .into_iter()
+            .map(|(position, event)| format!("{position} {} {}", event.id(), event.kind.as_str()))
+            .collect()
+    };
+    assert_eq!((told(0), store.newest_event().expect("reads")), (Vec::new(), 0));
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let ears = heard.clone();
+    store.listen(std::sync::Arc::new(move |position| ears.lock().expect("no panic").push(position)));
+    let plan = plan("one");
+    store.append(&[served("a", "p", Purpose::Run, 1)]).expect("appends");
+    store.append(&[for_plan("looked", 1), sealed("looked", 1, &plan)]).expect("appends");
+    store.append(&[sealed("a", 1, &plan), run_started("a", 2, &plan)]).expect("appends");
+    assert!(store.append(&[filler("a", 9)]).is_err());
+    store.append(&[record("a", 3, ended(Status::Succeeded))]).expect("appends");
+    let all = ["1 a/0 request.accepted", "2 a/1 plan.sealed", "3 a/2 run.started", "4 a/3 run.succeeded"];
+    assert_eq!(told(0), all);
+    assert_eq!(told(2), all[2..]);
+    assert_eq!((told(4), told(u64::MAX)), (Vec::new(), Vec::new()));
+    assert_eq!(store.newest_event().expect("reads"), 4);
+    assert_eq!(*heard.lock().expect("no panic"), [1, 3, 4]);
+}
+
+fn a_reader_goes_on_where_it_stopped(store: &impl Outbox) {
+    assert_eq!(store.delivered("hook").expect("reads"), 0);
+    store.deliver("hook", 41).expect("writes");
+    store.deliver("other", 7).expect("writes");
+    assert_eq!((store.delivered("hook").expect("reads"), store.delivered("other").expect("reads")), (41, 7));
+    assert!(store.deliver("", 1).is_err());
+}
+
 // === values ===
 
 fn id(text: &str) -> RequestId {
@@ -222,7 +320,17 @@ fn acceptance(pipeline: &str, purpose: Purpose) -> Accepted {
         params: Default::default(),
         interval: None,
         backfill: false,
+        revision: None,
+        identity: None,
+        requester: None,
+        traceparent: None,
     }
+}
+
+/// The acceptance of a request that a service took on.
+fn served(request: &str, pipeline: &str, purpose: Purpose, when: u64) -> Record {
+    let body = Accepted { ingress: Ingress::Http, ..acceptance(pipeline, purpose) };
+    at(record(request, 0, RecordBody::Accepted(Box::new(body))), when)
 }
 
 fn accepted(request: &str, pipeline: &str, when: u64) -> Record {
@@ -268,7 +376,7 @@ fn run_started(request: &str, sequence: u64, plan: &Plan) -> Record {
 }
 
 fn ended(status: Status) -> RecordBody {
-    RecordBody::RunEnded(RunEnded { status, problem: None })
+    RecordBody::RunEnded(RunEnded { status, problem: None, counts: Counts::default() })
 }
 
 fn problem() -> Problem {

@@ -22,6 +22,16 @@ const BASELINE: u8 = b'b';
 const PLAN: u8 = b'l';
 /// `f <question>` → the latest answer, JSON.
 const FACT: u8 = b'f';
+/// `o <accepted at> <request>` → nothing.
+const OPEN: u8 = b'o';
+/// `t <accepted at> <request>` → nothing.
+const BY_TIME: u8 = b't';
+/// `q <pipeline>` → its summary, JSON.
+const PIPELINE: u8 = b'q';
+/// `e <position>` → the event, JSON.
+const EVENT: u8 = b'e';
+/// `d <reader>` → the position up to which it has delivered, big-endian.
+const DELIVERED: u8 = b'd';
 
 pub(crate) fn record(request: &RequestId, sequence: u64) -> Vec<u8> {
     let mut key = texts(RECORD, &[&request.0]);
@@ -71,9 +81,74 @@ pub(crate) fn fact(key: &str) -> Vec<u8> {
     texts(FACT, &[key])
 }
 
+pub(crate) fn open(accepted_at: u64, request: &RequestId) -> Vec<u8> {
+    timed(OPEN, accepted_at, &request.0)
+}
+
+pub(crate) fn by_time(accepted_at: u64, request: &RequestId) -> Vec<u8> {
+    timed(BY_TIME, accepted_at, &request.0)
+}
+
+/// Returns the request of a key made by [`open`] or [`by_time`].
+pub(crate) fn timed_request(key: &[u8]) -> Option<RequestId> {
+    let rest = key.get(1 + size_of::<u64>()..)?;
+    String::from_utf8(rest.to_vec()).ok().map(RequestId)
+}
+
+/// Returns the first key of the open requests, and the first after them.
+pub(crate) fn open_range() -> (Vec<u8>, Vec<u8>) {
+    (vec![OPEN], vec![OPEN + 1])
+}
+
+/// Returns the first key of the requests by time.
+pub(crate) fn by_time_first() -> Vec<u8> {
+    vec![BY_TIME]
+}
+
+/// Returns the first key after the requests by time.
+pub(crate) fn by_time_end() -> Vec<u8> {
+    vec![BY_TIME + 1]
+}
+
+pub(crate) fn pipeline(pipeline: &str) -> Vec<u8> {
+    texts(PIPELINE, &[pipeline])
+}
+
+/// Returns the first key after a pipeline's own (all of them for the empty text), and the first after all pipelines.
+pub(crate) fn pipelines_after(pipeline: &str) -> (Vec<u8>, Vec<u8>) {
+    let mut first = vec![PIPELINE];
+    if !pipeline.is_empty() {
+        first.extend_from_slice(pipeline.as_bytes());
+        first.push(1);
+    }
+    (first, vec![PIPELINE + 1])
+}
+
+pub(crate) fn event(position: u64) -> Vec<u8> {
+    let mut key = vec![EVENT];
+    key.extend_from_slice(&position.to_be_bytes());
+    key
+}
+
+/// Returns the position of a key made by [`event`].
+pub(crate) fn event_position(key: &[u8]) -> Option<u64> {
+    key.get(1..)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+pub(crate) fn delivered(reader: &str) -> Vec<u8> {
+    texts(DELIVERED, &[reader])
+}
+
 /// Tells whether a text may stand in a key.
 pub(crate) fn is_text(text: &str) -> bool {
     !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.contains('\0')
+}
+
+fn timed(kind: u8, at: u64, text: &str) -> Vec<u8> {
+    let mut key = vec![kind];
+    key.extend_from_slice(&at.to_be_bytes());
+    key.extend_from_slice(text.as_bytes());
+    key
 }
 
 fn texts(kind: u8, texts: &[&str]) -> Vec<u8> {

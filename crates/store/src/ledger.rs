@@ -1,26 +1,35 @@
 //! The one implementation of [`Store`], over any ordered map with atomic batches.
 //!
-//! Everything derived (summaries, the unfinished run, the baseline, plans and facts by hash) is written in the same
-//! batch as the records it is derived from, so neither can be there without the other.
+//! Everything derived (summaries, indexes, the baseline, plans and facts by hash, events) is written in the same batch
+//! as the records it is derived from, so neither can be there without the other.
+//!
+//! Batches are applied one after the other, and flushed side by side: a flush covers whatever was applied before it, so
+//! many writers share the price of one.
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use dagwright_model::{
     canonical,
+    event::{self, Event, Rows, Subject},
     id::{PlanHash, RequestId},
     message::Observation,
     plan::Plan,
-    record::{Accepted, Record, RecordBody},
+    record::{Accepted, Ingress, PipelineStatus, Purpose, Record, RecordBody},
     task::Status,
 };
 use dagwright_wire::record;
 use serde::de::DeserializeOwned;
 
-use crate::{APPEND_RECORDS_MAX, Error, RequestState, RequestSummary, Store, keys};
+use crate::{
+    APPEND_RECORDS_MAX, Error, Listener, Outbox, PipelineSummary, Register, RequestState, RequestSummary, Store, keys,
+};
 
 /// Keys and values.
 pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
@@ -40,19 +49,34 @@ pub trait OrderedMap: fmt::Debug + Send + Sync {
     /// What is wrong with the storage.
     fn range(&self, first: &[u8], end: &[u8], descending: bool, limit: usize) -> Result<Entries, Error>;
 
-    /// Writes every entry (`None` removes), or none of them; on disk when this returns.
+    /// Writes every entry (`None` removes), or none of them; readers see them at once.
     ///
     /// # Errors
     /// What is wrong with the storage.
-    fn write(&self, batch: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), Error>;
+    fn apply(&self, batch: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), Error>;
+
+    /// Brings whatever was applied before to the disk.
+    ///
+    /// # Errors
+    /// What is wrong with the storage; then every later call fails too.
+    fn flush(&self) -> Result<(), Error>;
 }
 
 /// A store over an ordered map.
-#[derive(Debug)]
 pub struct Ledger<M> {
     map: M,
-    /// Held from reading the expected sequence until the batch is on disk.
-    writing: Mutex<()>,
+    /// Held from reading the expected sequence until the batch is applied.
+    writing: Mutex<Positions>,
+    /// The newest event that is on disk; 0 before the first append.
+    flushed: AtomicU64,
+    listener: RwLock<Option<Listener>>,
+}
+
+/// Where the next event goes.
+#[derive(Debug, Default)]
+struct Positions {
+    /// The newest event; `None` until somebody looked.
+    newest: Option<u64>,
 }
 
 /// The changes of one append.
@@ -64,7 +88,13 @@ struct Batch(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
 impl<M: OrderedMap> Ledger<M> {
     /// Makes a store of a map that holds nothing, or what a ledger wrote.
     pub fn new(map: M) -> Self {
-        Self { map, writing: Mutex::new(()) }
+        Self { map, writing: Mutex::default(), flushed: AtomicU64::new(0), listener: RwLock::default() }
+    }
+
+    /// Returns the position of the newest event in the map.
+    fn last_position(&self) -> Result<u64, Error> {
+        let newest = self.map.range(&keys::event(0), &keys::event(u64::MAX), true, 1)?;
+        Ok(newest.first().and_then(|(key, _)| keys::event_position(key)).unwrap_or(0))
     }
 
     fn json<T: DeserializeOwned>(&self, key: &[u8], what: &'static str) -> Result<Option<T>, Error> {
@@ -80,6 +110,50 @@ impl<M: OrderedMap> Ledger<M> {
         Ok(Some(text))
     }
 
+    /// Takes a record into its pipeline's summary.
+    fn derive_pipeline(&self, batch: &mut Batch, summary: &RequestSummary, record: &Record) -> Result<(), Error> {
+        match &record.body {
+            RecordBody::Accepted(_) | RecordBody::PipelineChanged(_) | RecordBody::RunStarted(_) => {}
+            _ => return Ok(()),
+        }
+        if summary.purpose == Purpose::Plan {
+            return Ok(()); // Somebody looked; the pipeline may never have been asked for.
+        }
+        let key = keys::pipeline(&summary.pipeline);
+        let known = batch.holds(&key, &self.map)?;
+        let read = |bytes: Vec<u8>| {
+            serde_json::from_slice(&bytes)
+                .map_err(|source| Error::Unreadable { what: "a pipeline's summary", source: source.into() })
+        };
+        let mut pipeline = match known.map(read).transpose()? {
+            Some(known) => known,
+            None => PipelineSummary {
+                pipeline: summary.pipeline.clone(),
+                status: PipelineStatus::Active,
+                revision: 0,
+                applied: None,
+                baseline: None,
+                newest: summary.request.clone(),
+            },
+        };
+        match &record.body {
+            RecordBody::Accepted(_) => pipeline.newest = summary.request.clone(),
+            RecordBody::RunStarted(started) => pipeline.baseline = Some(started.plan_hash.clone()),
+            RecordBody::PipelineChanged(changed) => {
+                pipeline.status = changed.status;
+                pipeline.revision = changed.revision;
+                match changed.status {
+                    PipelineStatus::Active => pipeline.applied = Some(summary.request.clone()),
+                    PipelineStatus::Paused => {}
+                    PipelineStatus::Deleted => pipeline.applied = None,
+                }
+            }
+            _ => {}
+        }
+        batch.put(key, canonical::to_bytes(&pipeline));
+        Ok(())
+    }
+
     /// Applies one record to the request's summary and to what is derived.
     fn derive(
         &self,
@@ -91,6 +165,12 @@ impl<M: OrderedMap> Ledger<M> {
             (None, RecordBody::Accepted(accepted)) => {
                 let summary = accept(record, accepted)?;
                 batch.put(keys::of_pipeline(&summary.pipeline, summary.accepted_at, &summary.request), Vec::new());
+                if summary.purpose != Purpose::Plan {
+                    batch.put(keys::by_time(summary.accepted_at, &summary.request), Vec::new());
+                }
+                if summary.is_served() {
+                    batch.put(keys::open(summary.accepted_at, &summary.request), Vec::new());
+                }
                 summary
             }
             (None, _) => return Err(Error::Misuse { what: "the first record of a request is its acceptance" }),
@@ -123,14 +203,32 @@ impl<M: OrderedMap> Ledger<M> {
                 summary.plan = Some(sealed.hash.clone());
                 batch.put(keys::plan(&sealed.hash), canonical::to_bytes(&sealed.plan));
             }
-            RecordBody::Deadlocked(_) => summary.state = RequestState::Deadlocked,
-            RecordBody::Failed(_) => summary.state = RequestState::Failed,
+            RecordBody::Deadlocked(ended) => {
+                summary.state = RequestState::Deadlocked;
+                summary.problem = ended.problems.first().cloned();
+            }
+            RecordBody::Failed(ended) => {
+                summary.state = RequestState::Failed;
+                summary.problem = ended.problems.first().cloned();
+            }
+            RecordBody::ApprovalNeeded(_) => summary.state = RequestState::AwaitingApproval,
+            RecordBody::Approved(_) => summary.state = RequestState::Sealed,
+            RecordBody::Declined(_) => summary.state = RequestState::Failed,
+            RecordBody::PipelineChanged(_) => summary.state = RequestState::Succeeded,
             RecordBody::RunStarted(started) => {
                 summary.state = RequestState::Running;
+                summary.run_started_at = Some(record.at);
                 batch.put(keys::baseline(&summary.pipeline), started.plan_hash.0.clone().into_bytes());
             }
-            RecordBody::Cancelled => summary.state = RequestState::Cancelled,
+            RecordBody::Cancelled(_) => {
+                summary.state = match summary.state {
+                    RequestState::Running => RequestState::Cancelling,
+                    _ => RequestState::Cancelled,
+                }
+            }
             RecordBody::RunEnded(ended) => {
+                summary.rows = Some(Rows::of(&ended.counts));
+                summary.problem = ended.problem.clone();
                 summary.state = match ended.status {
                     Status::Succeeded => RequestState::Succeeded,
                     Status::Failed => RequestState::Failed,
@@ -147,6 +245,10 @@ impl<M: OrderedMap> Ledger<M> {
             }
             (true, false) | (true, true) | (false, false) => {}
         }
+        if summary.state.is_final() && summary.is_served() {
+            batch.remove(keys::open(summary.accepted_at, &summary.request));
+        }
+        self.derive_pipeline(batch, &summary, record)?;
         Ok(summary)
     }
 }
@@ -155,7 +257,12 @@ impl<M: OrderedMap> Store for Ledger<M> {
     fn append(&self, records: &[Record]) -> Result<(), Error> {
         let Some(first) = records.first() else { return Ok(()) };
         check(records)?;
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut positions = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match positions.newest {
+            Some(known) => known,
+            None => self.last_position()?,
+        };
+        let mut newest = before;
         let mut summary = self.request(&first.request)?;
         let expected = summary.as_ref().map_or(0, |summary| summary.next_sequence);
         if first.sequence != expected {
@@ -169,10 +276,25 @@ impl<M: OrderedMap> Store for Ledger<M> {
                 return Err(Error::Misuse { what: "a record is longer than can be read back" });
             }
             batch.put(keys::record(&record.request, record.sequence), bytes);
-            summary = Some(self.derive(&mut batch, summary, record)?);
+            let derived = self.derive(&mut batch, summary, record)?;
+            if let Some(event) = derived.tell(record) {
+                newest += 1;
+                batch.put(keys::event(newest), canonical::to_bytes(&event));
+            }
+            summary = Some(derived);
         }
         batch.put(keys::summary(&first.request), canonical::to_bytes(&summary));
-        self.map.write(batch.0)
+        self.map.apply(batch.0)?;
+        positions.newest = Some(newest);
+        drop(positions);
+        self.map.flush()?;
+        self.flushed.fetch_max(newest, Ordering::AcqRel);
+        if newest > before
+            && let Some(listener) = &*self.listener.read().unwrap_or_else(PoisonError::into_inner)
+        {
+            listener(newest);
+        }
+        Ok(())
     }
 
     fn read(&self, request: &RequestId, from: u64) -> Result<Vec<Record>, Error> {
@@ -225,15 +347,120 @@ impl<M: OrderedMap> Store for Ledger<M> {
     }
 }
 
+impl<M: OrderedMap> Register for Ledger<M> {
+    fn open_requests(&self) -> Result<Vec<RequestId>, Error> {
+        let (first, end) = keys::open_range();
+        let entries = self.map.range(&first, &end, false, usize::MAX)?;
+        Ok(entries.iter().filter_map(|(key, _)| keys::timed_request(key)).collect())
+    }
+
+    fn recent(&self, before: Option<(u64, &RequestId)>, limit: usize) -> Result<Vec<RequestSummary>, Error> {
+        let end = match before {
+            Some((at, request)) => keys::by_time(at, request),
+            None => keys::by_time_end(),
+        };
+        let entries = self.map.range(&keys::by_time_first(), &end, true, limit)?;
+        let mut summaries = Vec::with_capacity(entries.len());
+        for (key, _) in entries {
+            if let Some(request) = keys::timed_request(&key) {
+                summaries.extend(self.request(&request)?);
+            }
+        }
+        Ok(summaries)
+    }
+
+    fn pipeline(&self, pipeline: &str) -> Result<Option<PipelineSummary>, Error> {
+        if keys::is_text(pipeline) { self.json(&keys::pipeline(pipeline), "a pipeline's summary") } else { Ok(None) }
+    }
+
+    fn pipelines(&self, after: &str, limit: usize) -> Result<Vec<PipelineSummary>, Error> {
+        let (first, end) = keys::pipelines_after(after);
+        let entries = self.map.range(&first, &end, false, limit)?;
+        let read = |(_, bytes): &(Vec<u8>, Vec<u8>)| {
+            serde_json::from_slice(bytes)
+                .map_err(|source| Error::Unreadable { what: "a pipeline's summary", source: source.into() })
+        };
+        entries.iter().map(read).collect()
+    }
+}
+
+impl<M: OrderedMap> Outbox for Ledger<M> {
+    fn events(&self, after: u64, limit: usize) -> Result<Vec<(u64, Event)>, Error> {
+        let newest = self.newest_event()?;
+        if after >= newest {
+            return Ok(Vec::new());
+        }
+        let entries = self.map.range(&keys::event(after + 1), &keys::event(newest.saturating_add(1)), false, limit)?;
+        let read = |(key, bytes): &(Vec<u8>, Vec<u8>)| {
+            let event = serde_json::from_slice(bytes)
+                .map_err(|source| Error::Unreadable { what: "an event", source: source.into() })?;
+            Ok((keys::event_position(key).unwrap_or(0), event))
+        };
+        entries.iter().map(read).collect()
+    }
+
+    fn newest_event(&self) -> Result<u64, Error> {
+        match self.flushed.load(Ordering::Acquire) {
+            // Nothing was told since the map was opened, so what stands there is on disk.
+            0 if self.writing.lock().unwrap_or_else(PoisonError::into_inner).newest.is_none() => self.last_position(),
+            flushed => Ok(flushed),
+        }
+    }
+
+    fn delivered(&self, reader: &str) -> Result<u64, Error> {
+        let position = self.map.get(&keys::delivered(reader))?.map(<[u8; 8]>::try_from);
+        Ok(position.and_then(Result::ok).map_or(0, u64::from_be_bytes))
+    }
+
+    fn deliver(&self, reader: &str, position: u64) -> Result<(), Error> {
+        if !keys::is_text(reader) {
+            return Err(Error::Misuse { what: "a reader's name is empty, too long, or holds a zero byte" });
+        }
+        self.map.apply([(keys::delivered(reader), Some(position.to_be_bytes().to_vec()))].into())?;
+        self.map.flush()
+    }
+
+    fn listen(&self, listener: Listener) {
+        *self.listener.write().unwrap_or_else(PoisonError::into_inner) = Some(listener);
+    }
+}
+
+impl<M: fmt::Debug> fmt::Debug for Ledger<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").field("map", &self.map).finish_non_exhaustive()
+    }
+}
+
 // === impl RequestSummary ===
 
 impl RequestSummary {
     fn is_unfinished_run(&self) -> bool {
-        use dagwright_model::record::Purpose;
         match self.purpose {
             Purpose::Run => self.state.is_unfinished(),
-            Purpose::Plan => false,
+            Purpose::Plan | Purpose::Apply | Purpose::Pause | Purpose::Delete => false,
         }
+    }
+
+    /// Tells whether a service took the request on, which then goes on with it; a command does that itself.
+    fn is_served(&self) -> bool {
+        match self.ingress {
+            Ingress::Http | Ingress::Kafka => true,
+            Ingress::CommandLine => false,
+        }
+    }
+
+    /// Returns what the outside is told of a record that this summary has taken in.
+    fn tell(&self, record: &Record) -> Option<Event> {
+        if self.purpose == Purpose::Plan {
+            return None; // Whoever only looks gets the answer at once, and changes nothing.
+        }
+        let subject = Subject {
+            pipeline: &self.pipeline,
+            plan: self.plan.as_ref(),
+            runs: self.run_started_at.is_some(),
+            traceparent: self.traceparent.as_deref(),
+        };
+        event::of(subject, record)
     }
 }
 
@@ -290,5 +517,11 @@ fn accept(record: &Record, accepted: &Accepted) -> Result<RequestSummary, Error>
         next_sequence: 0,
         state: RequestState::Negotiating,
         plan: None,
+        ingress: accepted.ingress,
+        requester: accepted.requester.clone(),
+        traceparent: accepted.traceparent.clone(),
+        run_started_at: None,
+        rows: None,
+        problem: None,
     })
 }

@@ -1,7 +1,7 @@
 //! The event log behind one trait: memory and sled.
 //!
 //! A [`Store`] keeps the records of each request, and a few facts derived from them that would be dear to find again:
-//! which run is unfinished, which plan a pipeline last ran, what is known of the world. [`ledger`] holds the one
+//! which run is unfinished, which plan a pipeline last ran, what is known of the world, what the outside is told. [`ledger`] holds the one
 //! implementation of all that, over an ordered map with atomic batches; [`memory`] and [`sled`](mod@sled) are two such maps, so they
 //! cannot differ in what they mean. [`conformance`] is the suite that every implementation must pass.
 //!
@@ -15,13 +15,15 @@ pub mod ledger;
 pub mod memory;
 pub mod sled;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use dagwright_model::{
+    event::{Event, Rows},
     id::{PlanHash, RequestId},
     message::Observation,
     plan::Plan,
-    record::{Purpose, Record},
+    record::{Ingress, PipelineStatus, Purpose, Record},
+    task::Problem,
 };
 pub use error::Error;
 pub use memory::MemoryStore;
@@ -87,6 +89,72 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn fact(&self, key: &str) -> Result<Option<Observation>, Error>;
 }
 
+/// What a service knows at a glance of everything it was ever asked for.
+pub trait Register: Store {
+    /// Returns the requests that a service took on and that have not ended, the oldest first.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn open_requests(&self) -> Result<Vec<RequestId>, Error>;
+
+    /// Returns the requests of all pipelines but those that were only planned, the newest first: those after `before`
+    /// (its time and id) in that order, at most `limit`.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn recent(&self, before: Option<(u64, &RequestId)>, limit: usize) -> Result<Vec<RequestSummary>, Error>;
+
+    /// Returns what is known of a pipeline (by `dag_id`).
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn pipeline(&self, pipeline: &str) -> Result<Option<PipelineSummary>, Error>;
+
+    /// Returns the pipelines after a `dag_id`, in the order of ids, at most `limit`.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn pipelines(&self, after: &str, limit: usize) -> Result<Vec<PipelineSummary>, Error>;
+}
+
+/// What the outside is told: the events of all appended records, in one order.
+///
+/// An event is written with the record that it tells of, so an outage of whoever reads delays it and never drops it;
+/// each reader has a position of its own.
+pub trait Outbox: Store {
+    /// Returns what the outside is told after a position, in order, at most `limit`; positions grow from 1. The events
+    /// of a batch are there once it is on disk.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn events(&self, after: u64, limit: usize) -> Result<Vec<(u64, Event)>, Error>;
+
+    /// Returns the position of the newest event; 0 when there is none.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn newest_event(&self) -> Result<u64, Error>;
+
+    /// Returns the position of the last event that a reader has delivered; 0 for a reader nobody knows.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn delivered(&self, reader: &str) -> Result<u64, Error>;
+
+    /// Remembers the position up to which a reader has delivered.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn deliver(&self, reader: &str, position: u64) -> Result<(), Error>;
+
+    /// Calls `listener` after each append that told something, with the newest event's position; the last one to be
+    /// given counts. It must not block.
+    fn listen(&self, listener: Listener);
+}
+
+/// Hears that there are new events.
+pub type Listener = Arc<dyn Fn(u64) + Send + Sync>;
+
 /// A request at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestSummary {
@@ -110,6 +178,40 @@ pub struct RequestSummary {
     pub state: RequestState,
     /// The sealed plan, once there is one.
     pub plan: Option<PlanHash>,
+    /// Where it came in.
+    pub ingress: Ingress,
+    /// Who asked, as ingress knows them.
+    #[serde(default)]
+    pub requester: Option<String>,
+    /// The trace context that it came with.
+    #[serde(default)]
+    pub traceparent: Option<String>,
+    /// When its run began, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub run_started_at: Option<u64>,
+    /// The rows of its run, once that ended.
+    #[serde(default)]
+    pub rows: Option<Rows>,
+    /// Why it came to nothing.
+    #[serde(default)]
+    pub problem: Option<Problem>,
+}
+
+/// A pipeline at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipelineSummary {
+    /// Its `dag_id`.
+    pub pipeline: String,
+    /// Whether it runs.
+    pub status: PipelineStatus,
+    /// Its revision; 0 when none was ever applied.
+    pub revision: u64,
+    /// The request that applied the revision.
+    pub applied: Option<RequestId>,
+    /// The plan that it ran last.
+    pub baseline: Option<PlanHash>,
+    /// Its newest request.
+    pub newest: RequestId,
 }
 
 /// How far a request is.
@@ -120,15 +222,19 @@ pub enum RequestState {
     Negotiating,
     /// There is a plan; nothing runs yet.
     Sealed,
+    /// The plan waits for a person.
+    AwaitingApproval,
     /// The agents could not agree.
     Deadlocked,
     /// It failed, before or in its run.
     Failed,
     /// The plan runs.
     Running,
-    /// The run was asked to stop, and may not have stopped yet.
+    /// The run was asked to stop, and has not stopped yet.
+    Cancelling,
+    /// It was asked to stop, and did.
     Cancelled,
-    /// The run succeeded.
+    /// What was asked for is done.
     Succeeded,
 }
 
@@ -140,7 +246,22 @@ impl RequestState {
     pub fn is_unfinished(self) -> bool {
         match self {
             Self::Sealed | Self::Running => true,
-            Self::Negotiating | Self::Deadlocked | Self::Failed | Self::Cancelled | Self::Succeeded => false,
+            Self::Negotiating
+            | Self::AwaitingApproval
+            | Self::Deadlocked
+            | Self::Failed
+            | Self::Cancelling
+            | Self::Cancelled
+            | Self::Succeeded => false,
+        }
+    }
+
+    /// Tells whether nothing further happens to a request in this state.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Deadlocked | Self::Failed | Self::Cancelled | Self::Succeeded => true,
+            Self::Negotiating | Self::Sealed | Self::AwaitingApproval | Self::Running | Self::Cancelling => false,
         }
     }
 }

@@ -38,7 +38,7 @@ impl OrderedMap for MemoryMap {
         Ok(if descending { entries.rev().take(limit).collect() } else { entries.take(limit).collect() })
     }
 
-    fn write(&self, batch: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), Error> {
+    fn apply(&self, batch: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), Error> {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for (key, value) in batch {
             match value {
@@ -46,6 +46,10 @@ impl OrderedMap for MemoryMap {
                 None => map.remove(&key),
             };
         }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Error> {
         Ok(())
     }
 }

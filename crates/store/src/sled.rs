@@ -77,6 +77,16 @@ impl SledMap {
     }
 }
 
+impl SledMap {
+    /// Refuses everything after a failed write: memory may be ahead of the disk then, and only a new opening tells.
+    fn or_stop(&self, written: Result<(), Error>) -> Result<(), Error> {
+        if written.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        written
+    }
+}
+
 impl OrderedMap for SledMap {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         Ok(self.guard("read", || self.tree.get(key))?.map(|value| value.to_vec()))
@@ -96,7 +106,7 @@ impl OrderedMap for SledMap {
         })
     }
 
-    fn write(&self, batch: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), Error> {
+    fn apply(&self, batch: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), Error> {
         let mut changes = sled::Batch::default();
         for (key, value) in batch {
             match value {
@@ -104,14 +114,10 @@ impl OrderedMap for SledMap {
                 None => changes.remove(key),
             }
         }
-        let written = self.guard("write", || {
-            self.tree.apply_batch(changes)?;
-            self.tree.flush()
-        });
-        if written.is_err() {
-            // Memory may be ahead of the disk now: only a new opening tells.
-            self.failed.store(true, Ordering::Release);
-        }
-        written.map(|_| ())
+        self.or_stop(self.guard("write", || self.tree.apply_batch(changes)))
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        self.or_stop(self.guard("flush", || self.tree.flush().map(|_| ())))
     }
 }

@@ -39,6 +39,10 @@ fn record(sequence: u64) -> Record {
             params: Default::default(),
             interval: None,
             backfill: false,
+            revision: None,
+            identity: None,
+            requester: None,
+            traceparent: None,
         }))
     } else {
         RecordBody::DagCompiled(DagCompiled {

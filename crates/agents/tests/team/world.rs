@@ -226,6 +226,10 @@ pub(crate) fn accepted(request: &str, spec: &Spec) -> Record {
         params: BTreeMap::new(),
         interval: None,
         backfill: false,
+        revision: None,
+        identity: None,
+        requester: None,
+        traceparent: None,
     }));
     Record { request: RequestId(request.into()), sequence: 0, at: 0, body }
 }

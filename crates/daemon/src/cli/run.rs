@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use chrono::Utc;
 use clap::Args;
 use dagwright_compiler::{Target, compile};
-use dagwright_engine::{Engine, Job, LocalEngine, RunOutcome, Settings, event};
+use dagwright_engine::{Cancel, Engine, Job, LocalEngine, RunOutcome, Settings, event};
 use dagwright_model::{
     canonical,
     code::Code,
@@ -20,7 +20,6 @@ use dagwright_model::{
     task::{Problem, Status},
 };
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::{Common, SpecArguments, plan},
@@ -226,7 +225,7 @@ async fn supervised(desk: &Desk, ready: Ready, output: Output) -> Result<RunOutc
         settings.parallelism = parallelism;
     }
     let (events, shown) = event::channel();
-    let cancel = CancellationToken::new();
+    let cancel = Cancel::default();
     let display = tokio::spawn(progress::show(shown, output));
     let job = Job {
         request: ready.request,
@@ -241,7 +240,7 @@ async fn supervised(desk: &Desk, ready: Ready, output: Output) -> Result<RunOutc
     let outcome = tokio::select! {
         outcome = &mut run => outcome,
         () = stop_requested() => {
-            cancel.cancel();
+            cancel.request(None);
             tokio::select! {
                 outcome = &mut run => outcome,
                 // Dropping the future kills the tasks; the same command continues the run.

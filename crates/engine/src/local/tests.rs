@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::drive;
 use crate::{
-    Error, Job, RunEvent, RunOutcome, event,
+    Cancel, Error, Job, RunEvent, RunOutcome, event,
     event::Voice,
     launch::{Finished, Launch, Order},
     tests::fixture::{accept, connected, failed, name, plan, request, started, succeeded, task, teardown},
@@ -108,7 +108,7 @@ fn job(plan: &Plan, store: Arc<dyn Store>) -> (Job, Receiver<RunEvent>) {
         connections: [(name("warehouse"), "postgresql://u:secret@db/w".into())].into(),
         store,
         events,
-        cancel: CancellationToken::new(),
+        cancel: Cancel::default(),
     };
     (job, heard)
 }
@@ -170,7 +170,7 @@ async fn a_cancelled_run_ends_its_tasks_and_tears_down() {
         let mut told = Vec::new();
         while let Some(event) = heard.recv().await {
             if matches!(event, RunEvent::TaskStarted { .. }) {
-                cancel.cancel();
+                cancel.request(None);
             }
             told.push(event);
         }
@@ -192,7 +192,7 @@ async fn a_run_that_is_cancelled_at_once_starts_only_teardown() {
     let stage = Stage::new([]);
     let planned = plan(vec![task("a", &[]), teardown("z", &[])]);
     let (job, _heard) = job(&planned, stage.store.clone());
-    job.cancel.cancel();
+    job.cancel.request(None);
     let outcome = drive(&stage, NonZeroUsize::MIN, job, Some(started(&planned))).await.expect("runs");
     assert_eq!((outcome.status, code(&outcome)), (Status::Cancelled, Some(Code::Cancelled)));
     assert_eq!(stage.launched(), ["z#1"]);

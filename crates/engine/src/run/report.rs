@@ -17,7 +17,6 @@ impl Run {
         mut extras: impl FnMut(&TaskInstance) -> (Vec<Problem>, String),
     ) -> Option<RunOutcome> {
         let ended = self.ended.clone()?;
-        let mut counts = Counts::default();
         let mut tasks = Vec::new();
         for (planned, task) in self.plan.tasks.iter().zip(&self.tasks) {
             let mut report = |map_index, instance: Option<&Instance>| {
@@ -40,13 +39,21 @@ impl Run {
             for instance in instances {
                 report(instance.partition.as_ref().map(|partition| partition.index), Some(instance));
             }
-            for instance in instances.iter().filter(|instance| instance.has_succeeded()) {
+        }
+        Some(RunOutcome { status: ended.status, problem: ended.problem, counts: ended.counts, tasks })
+    }
+
+    /// Returns the sum of what the succeeded tasks counted.
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (planned, task) in self.plan.tasks.iter().zip(&self.tasks) {
+            for instance in task.instances.iter().flatten().filter(|instance| instance.has_succeeded()) {
                 if let Some(outcome) = &instance.outcome {
                     counts.add(&self.accountable(planned, &outcome.counts));
                 }
             }
         }
-        Some(RunOutcome { status: ended.status, problem: ended.problem, counts, tasks })
+        counts
     }
 
     /// Returns what of a task's counts goes into the run's: what it staged for a publish task, that one counts.
@@ -86,31 +93,36 @@ impl Run {
 
     /// Returns how the run ends, once everything has settled.
     pub(super) fn conclude(&self, succeeded: &[bool]) -> RunEnded {
+        let (status, problem) = self.verdict(succeeded);
+        RunEnded { status, problem, counts: self.counts() }
+    }
+
+    fn verdict(&self, succeeded: &[bool]) -> (Status, Option<Problem>) {
         let work = || self.plan.tasks.iter().zip(&self.tasks).zip(succeeded).filter(|((task, _), _)| !task.teardown);
         let problem = |code, message: String, hint: &str| {
             Some(Problem { code, subject: self.plan.dag_id.clone(), message, hint: hint.into() })
         };
         if work().all(|(_, succeeded)| *succeeded) {
-            return RunEnded { status: Status::Succeeded, problem: None };
+            return (Status::Succeeded, None);
         }
         if self.cancelled {
             let problem =
                 problem(Code::Cancelled, "the run was cancelled".into(), "run it again when you want its data");
-            return RunEnded { status: Status::Cancelled, problem };
+            return (Status::Cancelled, problem);
         }
         if self.overdue {
             let deadline = self.plan.deadline.map(|deadline| format!(" of {deadline}")).unwrap_or_default();
             let message = format!("the run did not end within its deadline{deadline}");
-            return RunEnded {
-                status: Status::Failed,
-                problem: problem(Code::TaskTimedOut, message, "raise goals.deadline, or read less at once"),
-            };
+            return (
+                Status::Failed,
+                problem(Code::TaskTimedOut, message, "raise goals.deadline, or read less at once"),
+            );
         }
         let failed = work().flat_map(|((_, task), _)| task.instances.iter().flatten());
         let first = failed
             .filter(|instance| !instance.has_succeeded())
             .find_map(|instance| instance.outcome.as_ref().and_then(|outcome| outcome.problem.clone()));
         let unknown = || problem(Code::Internal, "a task failed without a reason".into(), "please report this");
-        RunEnded { status: Status::Failed, problem: first.or_else(unknown) }
+        (Status::Failed, first.or_else(unknown))
     }
 }

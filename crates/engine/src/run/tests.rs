@@ -101,7 +101,7 @@ impl Bench {
 
     #[track_caller]
     fn cancel(&mut self, wanted: &str) {
-        assert_eq!(self.apply(Event::CancelRequested), wanted, "cancel");
+        assert_eq!(self.apply(Event::CancelRequested { by: None }), wanted, "cancel");
     }
 
     /// What another engine finds in the ledger.
@@ -276,7 +276,7 @@ fn a_cancelled_run_stops_its_tasks_and_tears_down() {
     run.end("a", 1, failed(Code::Cancelled), "launch z #1");
     run.end("z", 1, succeeded(), "Cancelled DW0605");
     run.cancel("Cancelled DW0605");
-    assert_eq!(run.records.iter().filter(|body| **body == RecordBody::Cancelled).count(), 1);
+    assert_eq!(run.records.iter().filter(|body| matches!(**body, RecordBody::Cancelled(_))).count(), 1);
     assert_eq!((run.code_of("a"), run.code_of("b")), (Some(Code::Cancelled), Some(Code::SourceUnreachable)));
 }
 
@@ -392,7 +392,7 @@ fn replay_gives_the_state_that_recorded() {
             end("s", 2, split_in(2)),
             end("m[0]", 1, failed(Code::TaskCrashed)),
             end("m[1]", 1, succeeded()),
-            Event::CancelRequested,
+            Event::CancelRequested { by: None },
             end("z", 1, succeeded()),
         ]
     };

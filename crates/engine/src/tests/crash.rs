@@ -20,13 +20,12 @@ use tokio::{
     net::{UnixListener, UnixStream},
     process::{Child, Command},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     fake_task::{self, Script, script},
     fixture::{accept, mapped, plan, request, split, started, task, teardown},
 };
-use crate::{Engine, Job, LocalEngine, event};
+use crate::{Cancel, Engine, Job, LocalEngine, event};
 
 const ENGINE_FOLDER: &str = "FAKE_ENGINE_FOLDER";
 
@@ -154,7 +153,7 @@ fn engine_process() {
     let script: Script = serde_json::from_slice(&read("script")).expect("a script");
     let engine = LocalEngine::new(fake_task::settings(&script, &folder));
     let (events, mut heard) = event::channel();
-    let (began, cancel) = (started(&plan), CancellationToken::new());
+    let (began, cancel) = (started(&plan), Cancel::default());
     let store = Arc::new(store(&folder));
     let job = Job { request: request(), plan: Arc::new(plan), connections: BTreeMap::new(), store, events, cancel };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -151,6 +151,10 @@ pub(crate) fn accept(store: &dyn Store) {
         params: BTreeMap::new(),
         interval: None,
         backfill: false,
+        revision: None,
+        identity: None,
+        requester: None,
+        traceparent: None,
     };
     let body = RecordBody::Accepted(Box::new(accepted));
     store.append(&[Record { request: request(), sequence: 0, at: 0, body }]).expect("accepts");

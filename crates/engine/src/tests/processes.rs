@@ -16,20 +16,19 @@ use tokio::{
     net::UnixListener,
     sync::mpsc::Receiver,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     fake_task::{self, Script, script},
     fixture::{accept, connected, mapped, name, plan, request, split, started, task, teardown},
 };
-use crate::{Engine, Job, LocalEngine, RunEvent, RunOutcome, Settings, event};
+use crate::{Cancel, Engine, Job, LocalEngine, RunEvent, RunOutcome, Settings, event};
 
 fn job(plan: &Plan) -> (Job, Receiver<RunEvent>) {
     let store = Arc::new(MemoryStore::default());
     accept(&*store);
     let (events, heard) = event::channel();
     let connections = [(name("warehouse"), "postgresql://db/w".to_string())].into();
-    let cancel = CancellationToken::new();
+    let cancel = Cancel::default();
     (Job { request: request(), plan: Arc::new(plan.clone()), connections, store, events, cancel }, heard)
 }
 
@@ -157,7 +156,7 @@ async fn a_cancelled_task_ends_with_its_lease_or_is_killed() {
             while let Some(event) = heard.recv().await {
                 // It runs, since it said so itself.
                 if matches!(event, RunEvent::TaskProgress { .. }) {
-                    cancel.cancel();
+                    cancel.request(None);
                 }
             }
         };

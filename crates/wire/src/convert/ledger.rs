@@ -3,9 +3,11 @@
 use dagwright_model::{
     id::{PlanHash, RequestId, TaskId},
     record::{
-        Accepted, DagCompiled, Ended, FactRecorded, Ingress, PlanSealed, Purpose, Record, RecordBody, RetryScheduled,
-        RunEnded, RunStarted, TaskEnded, TaskInstance, TaskStarted,
+        Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, EventIdentity, FactRecorded, Ingress,
+        PipelineChanged, PipelineStatus, PlanSealed, Purpose, Record, RecordBody, RetryScheduled, RunEnded, RunStarted,
+        TaskEnded, TaskInstance, TaskStarted,
     },
+    spec::SchemaChange,
     task::{RunContext, Status},
 };
 
@@ -15,7 +17,8 @@ use super::{
 use crate::{Error, proto, proto::record::Body};
 
 enum_pairs!(Ingress, proto::Ingress { CommandLine, Http, Kafka });
-enum_pairs!(Purpose, proto::Purpose { Plan, Run });
+enum_pairs!(Purpose, proto::Purpose { Plan, Run, Apply, Pause, Delete });
+enum_pairs!(PipelineStatus, proto::PipelineStatus { Active, Paused, Deleted });
 
 // === Record ===
 
@@ -68,10 +71,21 @@ impl From<&RecordBody> for Body {
                 attempt: retry.attempt,
                 delay_ms: retry.delay_ms,
             }),
-            RecordBody::Cancelled => Self::Cancelled(proto::Cancelled {}),
+            RecordBody::ApprovalNeeded(needed) => Self::ApprovalNeeded(proto::ApprovalNeeded {
+                plan_hash: needed.plan_hash.0.clone(),
+                schema_change: proto::SchemaChange::from(needed.schema_change).into(),
+            }),
+            RecordBody::Approved(decision) => Self::Approved(decision.into()),
+            RecordBody::Declined(decision) => Self::Declined(decision.into()),
+            RecordBody::PipelineChanged(changed) => Self::PipelineChanged(proto::PipelineChanged {
+                status: proto::PipelineStatus::from(changed.status).into(),
+                revision: changed.revision,
+            }),
+            RecordBody::Cancelled(cancelled) => Self::Cancelled(proto::Cancelled { by: cancelled.by.clone() }),
             RecordBody::RunEnded(ended) => Self::RunEnded(proto::RunEnded {
                 status: proto::Status::from(ended.status).into(),
                 problem: ended.problem.as_ref().map(Into::into),
+                counts: Some((&ended.counts).into()),
             }),
         }
     }
@@ -105,10 +119,21 @@ impl TryFrom<Body> for RecordBody {
                 attempt: retry.attempt,
                 delay_ms: retry.delay_ms,
             }),
-            Body::Cancelled(_) => Self::Cancelled,
+            Body::ApprovalNeeded(needed) => Self::ApprovalNeeded(ApprovalNeeded {
+                plan_hash: PlanHash(sha256(needed.plan_hash, "approval_needed.plan_hash")?),
+                schema_change: SchemaChange::from_wire(needed.schema_change, "approval_needed.schema_change")?,
+            }),
+            Body::Approved(decision) => Self::Approved(decision.try_into()?),
+            Body::Declined(decision) => Self::Declined(decision.try_into()?),
+            Body::PipelineChanged(changed) => Self::PipelineChanged(PipelineChanged {
+                status: PipelineStatus::from_wire(changed.status, "pipeline_changed.status")?,
+                revision: changed.revision,
+            }),
+            Body::Cancelled(cancelled) => Self::Cancelled(Cancelled { by: cancelled.by }),
             Body::RunEnded(ended) => Self::RunEnded(RunEnded {
                 status: Status::from_wire(ended.status, "run_ended.status")?,
                 problem: optional(ended.problem)?,
+                counts: optional(ended.counts)?.unwrap_or_default(),
             }),
         })
     }
@@ -142,6 +167,10 @@ impl From<&Accepted> for proto::Accepted {
             params_json: values_to_wire(&accepted.params),
             interval: accepted.interval.as_ref().map(Into::into),
             backfill: accepted.backfill,
+            revision: accepted.revision,
+            identity: accepted.identity.as_ref().map(Into::into),
+            requester: accepted.requester.clone(),
+            traceparent: accepted.traceparent.clone(),
         }
     }
 }
@@ -162,7 +191,44 @@ impl TryFrom<proto::Accepted> for Accepted {
             })?,
             interval: optional(accepted.interval)?,
             backfill: accepted.backfill,
+            revision: accepted.revision,
+            identity: optional(accepted.identity)?,
+            requester: accepted.requester,
+            traceparent: accepted.traceparent,
         })
+    }
+}
+
+impl From<&EventIdentity> for proto::EventIdentity {
+    fn from(identity: &EventIdentity) -> Self {
+        Self { source: identity.source.clone(), id: identity.id.clone() }
+    }
+}
+
+impl TryFrom<proto::EventIdentity> for EventIdentity {
+    type Error = Error;
+
+    fn try_from(identity: proto::EventIdentity) -> Result<Self, Error> {
+        Ok(Self {
+            source: text(identity.source, "event_identity.source")?,
+            id: text(identity.id, "event_identity.id")?,
+        })
+    }
+}
+
+// === Decision ===
+
+impl From<&Decision> for proto::Decision {
+    fn from(decision: &Decision) -> Self {
+        Self { plan_hash: decision.plan_hash.0.clone(), by: decision.by.clone() }
+    }
+}
+
+impl TryFrom<proto::Decision> for Decision {
+    type Error = Error;
+
+    fn try_from(decision: proto::Decision) -> Result<Self, Error> {
+        Ok(Self { plan_hash: PlanHash(sha256(decision.plan_hash, "decision.plan_hash")?), by: decision.by })
     }
 }
 

@@ -8,10 +8,11 @@ use dagwright_model::{
     id::{Name, PlanHash, RequestId, TaskId},
     message::{Cost, Fact, Observation, Origin},
     record::{
-        Accepted, DagCompiled, Ended, FactRecorded, Ingress, Purpose, Record, RecordBody, RetryScheduled, RunEnded,
-        RunStarted, TaskEnded, TaskInstance, TaskStarted,
+        Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, EventIdentity, FactRecorded, Ingress,
+        PipelineChanged, PipelineStatus, Purpose, Record, RecordBody, RetryScheduled, RunEnded, RunStarted, TaskEnded,
+        TaskInstance, TaskStarted,
     },
-    spec::Interval,
+    spec::{Interval, SchemaChange},
     task::{
         Counts, Outcome, Partition, PartitionRange, Problem, RunContext, SinkCounts, SourceCounts, Status, TaskEvent,
         TaskRun, TaskSpec, Work,
@@ -221,19 +222,28 @@ fn observation() -> BoxedStrategy<Observation> {
 fn accepted() -> BoxedStrategy<Accepted> {
     (
         (some_text(), text(), sha256(), select(vec![Ingress::CommandLine, Ingress::Http, Ingress::Kafka])),
-        select(vec![Purpose::Plan, Purpose::Run]),
+        select(vec![Purpose::Plan, Purpose::Run, Purpose::Apply, Purpose::Pause, Purpose::Delete]),
         (option::of(text()), btree_map(name(), value(), 0..3), option::of(interval()), any::<bool>()),
+        (any::<Option<u64>>(), option::of((some_text(), some_text())), option::of(text()), option::of(text())),
     )
-        .prop_map(|((pipeline, spec_text, spec_hash, ingress), purpose, (base, params, interval, backfill))| Accepted {
-            pipeline,
-            spec_text,
-            spec_hash,
-            ingress,
-            purpose,
-            base,
-            params,
-            interval,
-            backfill,
+        .prop_map(|((pipeline, spec_text, spec_hash, ingress), purpose, asked, sent)| {
+            let (base, params, interval, backfill) = asked;
+            let (revision, identity, requester, traceparent) = sent;
+            Accepted {
+                pipeline,
+                spec_text,
+                spec_hash,
+                ingress,
+                purpose,
+                base,
+                params,
+                interval,
+                backfill,
+                revision,
+                identity: identity.map(|(source, id)| EventIdentity { source, id }),
+                requester,
+                traceparent,
+            }
         })
         .boxed()
 }
@@ -260,6 +270,10 @@ fn instance() -> BoxedStrategy<TaskInstance> {
         .boxed()
 }
 
+fn decision() -> BoxedStrategy<Decision> {
+    (sha256(), option::of(text())).prop_map(|(hash, by)| Decision { plan_hash: PlanHash(hash), by }).boxed()
+}
+
 fn body() -> BoxedStrategy<RecordBody> {
     let problems = || vec(problem(), 0..3).prop_map(|problems| Ended { problems });
     prop_oneof![
@@ -282,9 +296,19 @@ fn body() -> BoxedStrategy<RecordBody> {
         (instance(), any::<u32>(), any::<u64>()).prop_map(|(instance, attempt, delay_ms)| {
             RecordBody::RetryScheduled(RetryScheduled { instance, attempt, delay_ms })
         }),
-        Just(RecordBody::Cancelled),
-        (status(), option::of(problem()))
-            .prop_map(|(status, problem)| RecordBody::RunEnded(RunEnded { status, problem })),
+        (sha256(), select(vec![SchemaChange::None, SchemaChange::Additive, SchemaChange::Widening])).prop_map(
+            |(hash, schema_change)| {
+                RecordBody::ApprovalNeeded(ApprovalNeeded { plan_hash: PlanHash(hash), schema_change })
+            }
+        ),
+        decision().prop_map(RecordBody::Approved),
+        decision().prop_map(RecordBody::Declined),
+        (select(vec![PipelineStatus::Active, PipelineStatus::Paused, PipelineStatus::Deleted]), any::<u64>())
+            .prop_map(|(status, revision)| RecordBody::PipelineChanged(PipelineChanged { status, revision })),
+        option::of(text()).prop_map(|by| RecordBody::Cancelled(Cancelled { by })),
+        (status(), option::of(problem()), outcome()).prop_map(|(status, problem, outcome)| {
+            RecordBody::RunEnded(RunEnded { status, problem, counts: outcome.counts })
+        }),
     ]
     .boxed()
 }

@@ -133,7 +133,7 @@ pub struct Airflow {
 }
 
 /// A data interval, as RFC 3339 instants in UTC: start included, end excluded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Interval {
     /// The first instant.

@@ -1,0 +1,350 @@
+//! What the outside is told: one event at most for each of the ledger's records.
+//!
+//! Events are derived, never stored beside the records as a second truth: [`of`] makes the event of a record from what
+//! is known of its request, and its id is the record's place. So whoever publishes a record's event twice publishes
+//! the same event, and a consumer can drop the repeat. Crate `wire` renders them as CloudEvents.
+//!
+//! Deliberately absent: rows, values of the data, credentials, SQL and logs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    code::Code,
+    id::{PlanHash, RequestId, TaskId},
+    record::{Ended, PipelineStatus, Record, RecordBody, TaskInstance},
+    spec::SchemaChange,
+    task::{Counts, Problem, Status},
+};
+
+/// Something that happened, told to the outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// The request's record that says so; together with the request this identifies the event.
+    pub sequence: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub at: u64,
+    /// The W3C trace context of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The particulars.
+    pub data: EventData,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// What happened.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum EventKind {
+            $($(#[$doc])* #[serde(rename = $name)] $variant,)*
+        }
+
+        impl EventKind {
+            /// Every kind, in the order in which a request meets them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Returns the name, for example `run.started`; the CloudEvents type is `dev.dagwright.<name>.v1`.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A request came in.
+    RequestAccepted = "request.accepted",
+    /// A request came to nothing before anything ran.
+    RequestRejected = "request.rejected",
+    /// The agents agreed.
+    PlanSealed = "plan.sealed",
+    /// The agents could not agree.
+    PlanDeadlocked = "plan.deadlocked",
+    /// A person must approve the plan.
+    ApprovalNeeded = "approval.needed",
+    /// A DAG was compiled from the plan.
+    DagCompiled = "dag.compiled",
+    /// The pipeline is what an applied revision says.
+    DagDeployed = "dag.deployed",
+    /// The pipeline runs no more.
+    DagRemoved = "dag.removed",
+    /// The plan began to run.
+    RunStarted = "run.started",
+    /// A try of a task began.
+    TaskStarted = "task.started",
+    /// A try of a task did its work.
+    TaskSucceeded = "task.succeeded",
+    /// A try of a task did not.
+    TaskFailed = "task.failed",
+    /// A failed task will be tried again.
+    RemedyApplied = "remedy.applied",
+    /// The run did its work.
+    RunSucceeded = "run.succeeded",
+    /// The run did not.
+    RunFailed = "run.failed",
+    /// The run was told to stop.
+    RunCancelled = "run.cancelled",
+}
+
+/// The particulars of an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventData {
+    /// The pipeline's `dag_id`.
+    pub pipeline: String,
+    /// The request.
+    pub request_id: RequestId,
+    /// The plan, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_hash: Option<PlanHash>,
+    /// The run, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// The pipeline's revision, where it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// The change of a sink's schema that must be approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_change: Option<SchemaChange>,
+    /// The rows of a task or run that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Rows>,
+    /// Why, for what came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Problem>,
+    /// Which task, for events of tasks.
+    #[serde(flatten)]
+    pub task: Option<TaskData>,
+}
+
+/// Which try of which task, in the words of Airflow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskData {
+    /// The run.
+    pub dag_run_id: String,
+    /// The task.
+    pub task_id: TaskId,
+    /// The index of its partition; −1 when it is not mapped, as in Airflow.
+    pub map_index: i64,
+    /// Which try, from 1.
+    pub try_number: u32,
+}
+
+/// Rows, summed over sources and sinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Read from sources.
+    pub read: u64,
+    /// Visible in sinks because of this.
+    pub loaded: u64,
+    /// In quarantine.
+    pub quarantined: u64,
+    /// Lost to another row with the same key.
+    pub superseded: u64,
+}
+
+/// What is known of a request when one of its records is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The pipeline's `dag_id`.
+    pub pipeline: &'a str,
+    /// The plan, once there is one.
+    pub plan: Option<&'a PlanHash>,
+    /// Whether its run has begun.
+    pub runs: bool,
+    /// The trace context that the request came with.
+    pub traceparent: Option<&'a str>,
+}
+
+/// Returns the event of a record, if it has one.
+#[must_use]
+pub fn of(subject: Subject<'_>, record: &Record) -> Option<Event> {
+    let mut data = EventData {
+        pipeline: subject.pipeline.into(),
+        request_id: record.request.clone(),
+        plan_hash: subject.plan.cloned(),
+        run_id: subject.runs.then(|| record.request.to_string()),
+        revision: None,
+        schema_change: None,
+        rows: None,
+        error: None,
+        task: None,
+    };
+    let task = |instance: &TaskInstance, attempt| TaskData {
+        dag_run_id: record.request.to_string(),
+        task_id: instance.task.clone(),
+        map_index: instance.map_index.map_or(-1, i64::from),
+        try_number: attempt,
+    };
+    let kind = match &record.body {
+        // Steps on the way, of which nobody outside needs to hear.
+        RecordBody::FactRecorded(_) | RecordBody::MessageSent(_) | RecordBody::Approved(_) => return None,
+        RecordBody::Accepted(accepted) => {
+            data.revision = accepted.revision;
+            EventKind::RequestAccepted
+        }
+        RecordBody::PlanSealed(_) => EventKind::PlanSealed,
+        RecordBody::Deadlocked(ended) => {
+            data.error = first(ended);
+            EventKind::PlanDeadlocked
+        }
+        RecordBody::Failed(ended) => {
+            data.error = first(ended);
+            EventKind::RequestRejected
+        }
+        RecordBody::ApprovalNeeded(needed) => {
+            data.schema_change = Some(needed.schema_change);
+            EventKind::ApprovalNeeded
+        }
+        RecordBody::Declined(decision) => {
+            data.error = Some(declined(&decision.plan_hash));
+            EventKind::RequestRejected
+        }
+        RecordBody::DagCompiled(_) => EventKind::DagCompiled,
+        RecordBody::PipelineChanged(changed) => {
+            data.revision = Some(changed.revision);
+            match changed.status {
+                PipelineStatus::Active => EventKind::DagDeployed,
+                PipelineStatus::Paused | PipelineStatus::Deleted => EventKind::DagRemoved,
+            }
+        }
+        RecordBody::RunStarted(_) => EventKind::RunStarted,
+        RecordBody::TaskStarted(started) => {
+            data.task = Some(task(&started.instance, started.attempt));
+            EventKind::TaskStarted
+        }
+        RecordBody::TaskEnded(ended) => {
+            data.task = Some(task(&ended.instance, ended.attempt));
+            data.rows = Some(Rows::of(&ended.outcome.counts));
+            data.error = ended.outcome.problem.clone();
+            match ended.outcome.status {
+                Status::Succeeded => EventKind::TaskSucceeded,
+                Status::Failed | Status::Cancelled => EventKind::TaskFailed,
+            }
+        }
+        RecordBody::RetryScheduled(retry) => {
+            data.task = Some(task(&retry.instance, retry.attempt));
+            EventKind::RemedyApplied
+        }
+        // In a run, its end tells.
+        RecordBody::Cancelled(_) if subject.runs => return None,
+        RecordBody::Cancelled(_) => {
+            data.error = Some(cancelled(subject.pipeline));
+            EventKind::RequestRejected
+        }
+        RecordBody::RunEnded(ended) => {
+            data.rows = Some(Rows::of(&ended.counts));
+            data.error = ended.problem.clone();
+            match ended.status {
+                Status::Succeeded => EventKind::RunSucceeded,
+                Status::Failed => EventKind::RunFailed,
+                Status::Cancelled => EventKind::RunCancelled,
+            }
+        }
+    };
+    let traceparent = subject.traceparent.map(Into::into);
+    Some(Event { kind, sequence: record.sequence, at: record.at, traceparent, data })
+}
+
+// === impl Event ===
+
+impl Event {
+    /// Returns the id: the same for every time that this event is told.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.data.request_id, self.sequence)
+    }
+}
+
+// === impl EventKind ===
+
+impl EventKind {
+    /// Returns the CloudEvents type.
+    #[must_use]
+    pub fn type_name(self) -> String {
+        format!("dev.dagwright.{}.v1", self.as_str())
+    }
+}
+
+// === impl Rows ===
+
+impl Rows {
+    /// Sums up counts.
+    #[must_use]
+    pub fn of(counts: &Counts) -> Self {
+        let mut rows = Self::default();
+        for source in counts.sources.values() {
+            rows.read += source.read;
+            rows.quarantined += source.quarantined;
+        }
+        for sink in counts.sinks.values() {
+            rows.loaded += sink.loaded;
+            rows.quarantined += sink.quarantined;
+            rows.superseded += sink.superseded;
+        }
+        rows
+    }
+}
+
+fn first(ended: &Ended) -> Option<Problem> {
+    ended.problems.first().cloned()
+}
+
+fn declined(plan: &PlanHash) -> Problem {
+    Problem {
+        code: Code::ApprovalDeclined,
+        subject: plan.short().into(),
+        message: "a person declined the plan".into(),
+        hint: "ask who declined it, and send the request again with what they want changed".into(),
+    }
+}
+
+fn cancelled(pipeline: &str) -> Problem {
+    Problem {
+        code: Code::Cancelled,
+        subject: pipeline.into(),
+        message: "the request was cancelled before its run began".into(),
+        hint: "send it again when you want its data".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EventKind, Subject, of};
+    use crate::{
+        id::{PlanHash, RequestId, TaskId},
+        record::{Cancelled, Record, RecordBody, RunEnded, TaskInstance, TaskStarted},
+        task::{Counts, Status},
+    };
+
+    fn tell(runs: bool, body: RecordBody) -> Option<super::Event> {
+        let plan = PlanHash("ab".repeat(32));
+        let subject = Subject { pipeline: "p", plan: Some(&plan), runs, traceparent: None };
+        of(subject, &Record { request: RequestId("r".into()), sequence: 7, at: 1, body })
+    }
+
+    #[test]
+    fn an_event_is_named_after_its_record() {
+        let ended = RunEnded { status: Status::Succeeded, problem: None, counts: Counts::default() };
+        let event = tell(true, RecordBody::RunEnded(ended)).expect("an event");
+        assert_eq!((event.id().as_str(), event.kind.type_name().as_str()), ("r/7", "dev.dagwright.run.succeeded.v1"));
+        assert_eq!(event.data.run_id.as_deref(), Some("r"));
+    }
+
+    #[test]
+    fn a_task_is_told_in_airflows_words() {
+        let instance = TaskInstance { task: TaskId("load".into()), map_index: None };
+        let started = RecordBody::TaskStarted(TaskStarted { instance, attempt: 2, partition: None });
+        let told = serde_json::to_value(tell(true, started).expect("an event").data).expect("JSON");
+        assert_eq!(told["map_index"], -1);
+        assert_eq!((&told["task_id"], &told["try_number"]), (&"load".into(), &2.into()));
+    }
+
+    #[test]
+    fn a_cancelled_request_is_told_once() {
+        assert_eq!(tell(true, RecordBody::Cancelled(Cancelled::default())), None);
+        let before = tell(false, RecordBody::Cancelled(Cancelled::default())).expect("an event");
+        assert_eq!(before.kind, EventKind::RequestRejected);
+    }
+}
