@@ -6,6 +6,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`service`] | takes requests on and sees them through; `lifecycle` and `queue` are its machines |
 //! | [`team`] | the four agents of one host, and how to ask them |
 //! | `orchestrator`, `participant` | the actors |
 //! | `docket` | what the orchestrator was asked and has not answered; it outlives the actor |
@@ -14,14 +15,19 @@
 //! | [`ports`], [`observer`] | what agents need from outside; the one that starts `dagwright-task` |
 
 mod docket;
+pub mod interval;
 mod keeper;
+mod lifecycle;
 mod observe;
 pub mod observer;
 mod orchestrator;
 mod participant;
 pub mod ports;
+mod queue;
+pub mod service;
 pub mod team;
 
 pub use keeper::Restarts;
 pub use orchestrator::Negotiated;
+pub use service::Service;
 pub use team::{Error, Ports, Team};

@@ -27,10 +27,14 @@ impl Exit {
     /// Returns how a command ends whose work ended with `code`.
     pub(crate) fn of(code: Code) -> Self {
         match code {
-            Code::Deadlocked | Code::NegotiationExpired => Self::Rejected,
-            Code::SourceUnreachable | Code::SinkUnreachable | Code::StoreBusy | Code::StagingUnavailable => {
-                Self::Unreachable
-            }
+            Code::Deadlocked | Code::NegotiationExpired | Code::ApprovalDeclined => Self::Rejected,
+            Code::SourceUnreachable
+            | Code::SinkUnreachable
+            | Code::StoreBusy
+            | Code::StagingUnavailable
+            | Code::Overloaded
+            | Code::ServiceUnreachable
+            | Code::BusUnreachable => Self::Unreachable,
             Code::SpecUnreadable
             | Code::SpecUnknownKey
             | Code::SpecWrongType
@@ -48,7 +52,12 @@ impl Exit {
             | Code::MaskKeyMissing
             | Code::ConnectionMissing
             | Code::ConnectionOther
-            | Code::ConfigInvalid => Self::BadInput,
+            | Code::ConfigInvalid
+            | Code::RequestInvalid
+            | Code::RequestTooLarge
+            | Code::RequestUnknown
+            | Code::RevisionStale
+            | Code::DeadLetterUnknown => Self::BadInput,
             Code::SourceMissing
             | Code::SourceDenied
             | Code::SourceChanged
@@ -77,6 +86,12 @@ impl Exit {
             | Code::StoreUnusable
             | Code::OutputUnwritable
             | Code::TaskCommandMissing
+            | Code::PipelinePaused
+            | Code::NotAllowed
+            | Code::Unauthenticated
+            | Code::ScopeMissing
+            | Code::ApprovalOwn
+            | Code::NothingToDecide
             | Code::Internal => Self::Failed,
         }
     }

@@ -8,7 +8,6 @@ mod cli;
 mod config;
 mod desk;
 mod exit;
-mod interval;
 mod output;
 mod params;
 mod progress;

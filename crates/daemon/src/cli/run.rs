@@ -8,6 +8,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 use anyhow::{Context, Result};
 use chrono::Utc;
 use clap::Args;
+use dagwright_agents::interval;
 use dagwright_compiler::{Target, compile};
 use dagwright_engine::{Cancel, Engine, Job, LocalEngine, RunOutcome, Settings, event};
 use dagwright_model::{
@@ -25,7 +26,6 @@ use crate::{
     cli::{Common, SpecArguments, plan},
     desk::{Desk, Wishes},
     exit::Exit,
-    interval,
     output::Output,
     progress,
     refusal::Refusal,
@@ -111,7 +111,7 @@ pub(crate) async fn execute(arguments: &Run, common: &Common, output: Output) ->
 }
 
 fn parse_interval(text: &str) -> Result<Interval, String> {
-    interval::parse(text).map_err(|error| format!("{error:#}"))
+    interval::parse(text).map_err(|error| error.to_string())
 }
 
 /// Finds the run that this command continues.

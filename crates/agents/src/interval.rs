@@ -3,37 +3,63 @@
 //! Airflow's `CronDataIntervalTimetable` means the same: an interval lies between two ticks of the cron expression in
 //! its time zone, and is run once its end has passed.
 
-use anyhow::{Context, Result, bail};
 use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
 use dagwright_model::spec::{Interval, Schedule};
 
+/// Says why there is no interval.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The text is not two instants.
+    #[error("an interval is START/END, both like 2013-01-01T00:00:00Z")]
+    Form,
+    /// A text is not an instant.
+    #[error("{0:?} is not an instant like 2013-01-01T00:00:00Z")]
+    Instant(String),
+    /// It ends before it starts.
+    #[error("an interval must start before it ends")]
+    Backwards,
+    /// The schedule names a time zone that nobody knows.
+    #[error("unknown time zone {0:?}")]
+    Timezone(String),
+    /// The schedule's cron expression is none, or has no tick before now.
+    #[error("cron expression {0:?} has no tick before now")]
+    NoTick(String),
+}
+
 /// Reads `START/END`, both RFC 3339.
-pub(crate) fn parse(text: &str) -> Result<Interval> {
-    let (start, end) = text.split_once('/').context("an interval is START/END, both like 2013-01-01T00:00:00Z")?;
+///
+/// # Errors
+/// [`Error::Form`], [`Error::Instant`] or [`Error::Backwards`].
+pub fn parse(text: &str) -> Result<Interval, Error> {
+    let (start, end) = text.split_once('/').ok_or(Error::Form)?;
+    of(start, end)
+}
+
+/// Returns the interval between two RFC 3339 instants, both in UTC.
+///
+/// # Errors
+/// [`Error::Instant`] or [`Error::Backwards`].
+pub fn of(start: &str, end: &str) -> Result<Interval, Error> {
     let instant = |text: &str| {
-        DateTime::parse_from_rfc3339(text)
-            .map(|time| time.with_timezone(&Utc))
-            .with_context(|| format!("{text:?} is not an instant like 2013-01-01T00:00:00Z"))
+        let time = DateTime::parse_from_rfc3339(text).map_err(|_| Error::Instant(text.into()))?;
+        Ok(time.with_timezone(&Utc))
     };
     let (start, end) = (instant(start)?, instant(end)?);
-    if start >= end {
-        bail!("an interval must start before it ends");
-    }
-    Ok(interval(start, end))
+    if start < end { Ok(interval(start, end)) } else { Err(Error::Backwards) }
 }
 
 /// Returns the last interval of `schedule` that was over at `now`.
 ///
 /// # Errors
-/// When the schedule has no two ticks before `now`.
-pub(crate) fn last_whole(schedule: &Schedule, now: DateTime<Utc>) -> Result<Interval> {
-    let zone: Tz = schedule.timezone.parse().with_context(|| format!("unknown time zone {:?}", schedule.timezone))?;
-    let cron: Cron = schedule.cron.parse().with_context(|| format!("cron expression {:?}", schedule.cron))?;
-    let no_tick = || format!("cron expression {:?} has no tick before now", schedule.cron);
-    let end = cron.find_previous_occurrence(&now.with_timezone(&zone), true).with_context(no_tick)?;
-    let start = cron.find_previous_occurrence(&end, false).with_context(no_tick)?;
+/// [`Error::Timezone`], or [`Error::NoTick`] when the schedule has no two ticks before `now`.
+pub fn last_whole(schedule: &Schedule, now: DateTime<Utc>) -> Result<Interval, Error> {
+    let zone: Tz = schedule.timezone.parse().map_err(|_| Error::Timezone(schedule.timezone.clone()))?;
+    let no_tick = || Error::NoTick(schedule.cron.clone());
+    let cron: Cron = schedule.cron.parse().map_err(|_| no_tick())?;
+    let end = cron.find_previous_occurrence(&now.with_timezone(&zone), true).map_err(|_| no_tick())?;
+    let start = cron.find_previous_occurrence(&end, false).map_err(|_| no_tick())?;
     Ok(interval(start.with_timezone(&Utc), end.with_timezone(&Utc)))
 }
 

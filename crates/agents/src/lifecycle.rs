@@ -1,0 +1,358 @@
+//! The life of one request as a pure machine, from its acceptance to its end: no clock, no I/O.
+//!
+//! ```text
+//!            Turn                 Negotiated                  Decided
+//!   Waiting ──────► Negotiating ─────────────► (approval?) ───────────► Compiled ──► Running ──► Ended
+//!      │                 │                                                  │
+//!      └─ pause, delete, stale revision, paused pipeline ───────────────────┴─ apply ──► Ended
+//! ```
+//!
+//! Records come before other effects, and are what the state is folded from: [`Lifecycle::replay`] over the ledger gives
+//! the state that [`Lifecycle::apply`] had when it recorded. What was to be done then is done again at [`Event::Turn`],
+//! so a request goes on after a crash at any moment. The negotiation and the run record their own steps; here stands only
+//! what lies between them.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use dagwright_compiler::{Target, compile};
+use dagwright_model::{
+    canonical,
+    code::Code,
+    plan::Plan,
+    record::{
+        Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, PipelineChanged, PipelineStatus, Purpose,
+        RecordBody,
+    },
+    spec::{Approval, SchemaChange},
+    task::Problem,
+};
+use dagwright_negotiation::session::Ending;
+
+/// What happens to a request.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// It may go on, for the first time or again after its keeper was lost.
+    Turn {
+        /// What the pipeline is now.
+        pipeline: Pipeline,
+    },
+    /// The agents came to an end, which they have recorded.
+    Negotiated(Ending),
+    /// A person decided about the plan.
+    Decided {
+        /// Whether it is approved.
+        approved: bool,
+        /// Who decided.
+        by: Option<String>,
+    },
+    /// Somebody wants it to stop.
+    CancelRequested {
+        /// Who.
+        by: Option<String>,
+    },
+    /// The run ended, which the engine has recorded.
+    RunEnded,
+    /// Its keeper was lost again and again, or cannot go on.
+    GivenUp(Problem),
+}
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Append this; all records of a step together, before anything else is done.
+    Record(RecordBody),
+    /// Let the agents negotiate; send [`Event::Negotiated`].
+    Negotiate,
+    /// Run the plan, or go on with its run; send [`Event::RunEnded`].
+    Run(Arc<Plan>),
+    /// Tell the run to stop.
+    StopRun {
+        /// Who wants it.
+        by: Option<String>,
+    },
+    /// Nothing further happens.
+    End,
+}
+
+/// A pipeline as far as its requests depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pipeline {
+    /// Whether it runs.
+    pub(crate) status: PipelineStatus,
+    /// The applied revision; 0 when none was.
+    pub(crate) revision: u64,
+}
+
+/// Says that a record does not fit the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Misfit;
+
+/// One request.
+#[derive(Debug)]
+pub(crate) struct Lifecycle {
+    purpose: Purpose,
+    revision: Option<u64>,
+    /// The revision that an apply will have made, known from its turn on.
+    next_revision: u64,
+    stage: Stage,
+    plan: Option<Arc<Plan>>,
+    approved: bool,
+    compiled: bool,
+    /// Who wants it to stop as soon as the agents have come to an end.
+    cancelled: Option<Option<String>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its turn has not come.
+    Waiting,
+    /// The agents negotiate.
+    Negotiating,
+    /// There is a plan, and nothing holds it up.
+    Sealed,
+    /// The plan waits for a person.
+    AwaitingApproval,
+    /// The plan runs.
+    Running,
+    /// Nothing further happens.
+    Ended,
+}
+
+// === impl Lifecycle ===
+
+impl Lifecycle {
+    /// Makes the life of a request that was just accepted.
+    pub(crate) fn new(accepted: &Accepted) -> Self {
+        Self {
+            purpose: accepted.purpose,
+            revision: accepted.revision,
+            next_revision: 0,
+            stage: Stage::Waiting,
+            plan: None,
+            approved: false,
+            compiled: false,
+            cancelled: None,
+        }
+    }
+
+    /// Takes in what was recorded before.
+    pub(crate) fn replay(&mut self, body: &RecordBody) -> Result<(), Misfit> {
+        if self.stage == Stage::Ended {
+            return Err(Misfit);
+        }
+        match body {
+            RecordBody::Accepted(_) => {}
+            RecordBody::FactRecorded(_) | RecordBody::MessageSent(_) => match self.stage {
+                Stage::Waiting | Stage::Negotiating => self.stage = Stage::Negotiating,
+                Stage::Sealed | Stage::AwaitingApproval | Stage::Running | Stage::Ended => return Err(Misfit),
+            },
+            RecordBody::PlanSealed(sealed) => {
+                self.plan = Some(Arc::new(sealed.plan.clone()));
+                self.stage = Stage::Sealed;
+            }
+            RecordBody::ApprovalNeeded(_) => self.stage = Stage::AwaitingApproval,
+            RecordBody::Approved(_) => {
+                self.approved = true;
+                self.stage = Stage::Sealed;
+            }
+            RecordBody::DagCompiled(_) => self.compiled = true,
+            RecordBody::RunStarted(_) => self.stage = Stage::Running,
+            RecordBody::TaskStarted(_) | RecordBody::TaskEnded(_) | RecordBody::RetryScheduled(_) => {}
+            // In a run, its end tells.
+            RecordBody::Cancelled(_) if self.stage == Stage::Running => {}
+            RecordBody::Cancelled(_)
+            | RecordBody::Deadlocked(_)
+            | RecordBody::Failed(_)
+            | RecordBody::Declined(_)
+            | RecordBody::PipelineChanged(_)
+            | RecordBody::RunEnded(_) => self.stage = Stage::Ended,
+        }
+        Ok(())
+    }
+
+    /// Takes in what happens, and returns what to do about it.
+    pub(crate) fn apply(&mut self, event: Event) -> Vec<Effect> {
+        match (self.stage, event) {
+            (Stage::Ended, _) => vec![Effect::End],
+            (Stage::Waiting, Event::Turn { pipeline }) => self.begin(pipeline),
+            (Stage::Negotiating, Event::Turn { pipeline }) => {
+                self.next_revision = self.revision_after(pipeline);
+                vec![Effect::Negotiate]
+            }
+            (Stage::Sealed, Event::Turn { pipeline }) => {
+                self.next_revision = self.revision_after(pipeline);
+                self.proceed()
+            }
+            (Stage::AwaitingApproval, Event::Turn { pipeline }) => {
+                self.next_revision = self.revision_after(pipeline);
+                Vec::new()
+            }
+            (Stage::Running, Event::Turn { .. }) => self.plan.clone().map(Effect::Run).into_iter().collect(),
+
+            (Stage::Negotiating, Event::Negotiated(ending)) => self.conclude(ending),
+            (Stage::AwaitingApproval, Event::Decided { approved, by }) => self.decide(approved, by),
+            (Stage::Running, Event::RunEnded) => {
+                self.stage = Stage::Ended;
+                vec![Effect::End]
+            }
+
+            (Stage::Negotiating, Event::CancelRequested { by }) => {
+                // The agents come to an end within their bounds; what they agree on will not be done.
+                self.cancelled.get_or_insert(by);
+                Vec::new()
+            }
+            (Stage::Waiting | Stage::Sealed | Stage::AwaitingApproval, Event::CancelRequested { by }) => {
+                self.end(RecordBody::Cancelled(Cancelled { by }))
+            }
+            (Stage::Running, Event::CancelRequested { by }) => vec![Effect::StopRun { by }],
+
+            // The engine's records are not this machine's to write: the run is continued when somebody can again.
+            (Stage::Running, Event::GivenUp(_)) => vec![Effect::End],
+            (
+                Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::AwaitingApproval,
+                Event::GivenUp(problem),
+            ) => self.end(RecordBody::Failed(Ended { problems: vec![problem] })),
+
+            // Late, or told twice.
+            (Stage::Waiting | Stage::Sealed | Stage::AwaitingApproval | Stage::Running, Event::Negotiated(_))
+            | (Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::Running, Event::Decided { .. })
+            | (Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::AwaitingApproval, Event::RunEnded) => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// Tells whether nothing further happens.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.stage == Stage::Ended
+    }
+
+    fn begin(&mut self, pipeline: Pipeline) -> Vec<Effect> {
+        let changed = |status| RecordBody::PipelineChanged(PipelineChanged { status, revision: pipeline.revision });
+        self.next_revision = self.revision_after(pipeline);
+        match (self.purpose, pipeline.status) {
+            (Purpose::Pause, _) => self.end(changed(PipelineStatus::Paused)),
+            (Purpose::Delete, _) => self.end(changed(PipelineStatus::Deleted)),
+            (Purpose::Run, PipelineStatus::Paused) => self.refuse(resting("paused")),
+            (Purpose::Run, PipelineStatus::Deleted) => self.refuse(resting("deleted")),
+            (Purpose::Apply, _) if self.next_revision <= pipeline.revision => {
+                self.refuse(stale(self.next_revision, pipeline.revision))
+            }
+            (Purpose::Apply, _) | (Purpose::Run, PipelineStatus::Active) | (Purpose::Plan, _) => {
+                self.stage = Stage::Negotiating;
+                vec![Effect::Negotiate]
+            }
+        }
+    }
+
+    fn revision_after(&self, pipeline: Pipeline) -> u64 {
+        self.revision.unwrap_or(pipeline.revision.saturating_add(1))
+    }
+
+    fn conclude(&mut self, ending: Ending) -> Vec<Effect> {
+        let Ending::Sealed(plan) = ending else {
+            self.stage = Stage::Ended;
+            return vec![Effect::End];
+        };
+        self.plan = Some(Arc::from(plan));
+        self.stage = Stage::Sealed;
+        match self.cancelled.take() {
+            Some(by) => self.end(RecordBody::Cancelled(Cancelled { by })),
+            None => self.proceed(),
+        }
+    }
+
+    /// Goes on with a sealed plan.
+    fn proceed(&mut self) -> Vec<Effect> {
+        let Some(plan) = self.plan.clone() else { return vec![Effect::End] };
+        if self.purpose == Purpose::Plan {
+            self.stage = Stage::Ended;
+            return vec![Effect::End];
+        }
+        if !self.approved && needs_approval(&plan) {
+            let needed = ApprovalNeeded { plan_hash: plan.hash(), schema_change: plan.schema_change };
+            self.stage = Stage::AwaitingApproval;
+            return vec![Effect::Record(RecordBody::ApprovalNeeded(needed))];
+        }
+        let mut effects = self.compile(&plan);
+        match self.purpose {
+            Purpose::Apply => {
+                let changed = PipelineChanged { status: PipelineStatus::Active, revision: self.next_revision };
+                effects.extend(self.end(RecordBody::PipelineChanged(changed)));
+            }
+            Purpose::Run | Purpose::Plan | Purpose::Pause | Purpose::Delete => {
+                self.stage = Stage::Running;
+                effects.push(Effect::Run(plan));
+            }
+        }
+        effects
+    }
+
+    fn decide(&mut self, approved: bool, by: Option<String>) -> Vec<Effect> {
+        let Some(plan) = &self.plan else { return vec![Effect::End] };
+        let decision = Decision { plan_hash: plan.hash(), by };
+        if !approved {
+            return self.end(RecordBody::Declined(decision));
+        }
+        self.approved = true;
+        self.stage = Stage::Sealed;
+        let mut effects = vec![Effect::Record(RecordBody::Approved(decision))];
+        effects.extend(self.proceed());
+        effects
+    }
+
+    /// Compiles the plan for every target: proof that it compiles, and the hashes of what would be deployed.
+    fn compile(&mut self, plan: &Plan) -> Vec<Effect> {
+        if std::mem::replace(&mut self.compiled, true) {
+            return Vec::new();
+        }
+        let of = |target: &Target| {
+            let dag = compile(plan, *target).into_iter().next()?;
+            Some(Effect::Record(RecordBody::DagCompiled(DagCompiled {
+                plan_hash: plan.hash(),
+                target: target.to_string(),
+                file_hash: canonical::hash_bytes(&dag.bytes),
+                file: dag.name,
+            })))
+        };
+        Target::ALL.iter().filter_map(of).collect()
+    }
+
+    fn refuse(&mut self, problem: Problem) -> Vec<Effect> {
+        self.end(RecordBody::Failed(Ended { problems: vec![problem] }))
+    }
+
+    fn end(&mut self, body: RecordBody) -> Vec<Effect> {
+        self.stage = Stage::Ended;
+        vec![Effect::Record(body), Effect::End]
+    }
+}
+
+fn needs_approval(plan: &Plan) -> bool {
+    match plan.policy.approval {
+        Approval::Never => false,
+        Approval::OnSchemaChange => plan.schema_change != SchemaChange::None,
+        Approval::Always => true,
+    }
+}
+
+fn resting(how: &str) -> Problem {
+    Problem {
+        code: Code::PipelinePaused,
+        subject: "pipeline".into(),
+        message: format!("the pipeline is {how}"),
+        hint: "apply a revision of it, then it runs again".into(),
+    }
+}
+
+fn stale(given: u64, applied: u64) -> Problem {
+    Problem {
+        code: Code::RevisionStale,
+        subject: "revision".into(),
+        message: format!("revision {given} is not above the applied revision {applied}"),
+        hint: format!("send revision {} or a later one, or leave the revision out", applied.saturating_add(1)),
+    }
+}

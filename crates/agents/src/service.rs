@@ -1,0 +1,330 @@
+//! The service: takes requests on, lets each go on when its turn has come, and picks up after a crash what was open.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `dispatcher` | the actor that knows which requests are open, and keeps the one who follows each |
+//! | `follow` | the shell around one request's [`Lifecycle`](crate::lifecycle) |
+//!
+//! A request counts as taken on when its acceptance is in the ledger; whatever ends this process after that, it goes on
+//! with the next one. Nothing here decides what happens to a request: that is the machine's.
+
+mod dispatcher;
+mod follow;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use actix::{Actor, Addr, Arbiter};
+use dagwright_engine::{Engine, RunEvent};
+use dagwright_model::{
+    code::Code,
+    id::{Name, PlanHash, RequestId},
+    message::Bounds,
+    record::{Accepted, Purpose, Record, RecordBody},
+    task::Problem,
+};
+use dagwright_store::{Error as StoreError, Register, RequestState};
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    dispatcher::{Arrive, Ask, Count, Dispatcher, Drain},
+    follow::Asked,
+};
+use crate::{
+    ports::Clock,
+    team::{Ports, Team},
+};
+
+/// How far those who watch progress may be behind before they miss some.
+const PROGRESS_BACKLOG: usize = 1024;
+
+/// How the service works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder (path or URI) for staged data.
+    pub staging: String,
+    /// The folder (path or URI) for rejected rows.
+    pub quarantine: String,
+    /// The bounds of each negotiation.
+    pub bounds: Bounds,
+    /// How many requests may be negotiated at a time.
+    pub negotiations_max: usize,
+    /// How many plans may run at a time.
+    pub runs_max: usize,
+    /// How many requests may be open at a time; further ones are refused until some end.
+    pub open_max: usize,
+}
+
+/// What the service works with, beside what its agents do.
+#[derive(Clone)]
+pub struct Resources {
+    /// What the agents work with.
+    pub agents: Ports,
+    /// The ledger, as [`Ports::store`], with what stands in it at a glance.
+    pub register: Arc<dyn Register>,
+    /// What runs plans.
+    pub engine: Arc<dyn Engine>,
+    /// The URLs of connections, credentials included; whoever accepts a request checks that it may use those it names.
+    pub connections: BTreeMap<Name, String>,
+}
+
+/// Takes requests on and sees them through.
+#[derive(Clone)]
+pub struct Service {
+    shared: Arc<Shared>,
+    dispatcher: Addr<Dispatcher>,
+}
+
+/// What came of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is taken on.
+    Accepted,
+    /// It was taken on before, under the same id; nothing further happens.
+    Repeated,
+}
+
+/// How many requests there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// That have not ended.
+    pub open: usize,
+    /// Of those, the ones whose turn has come.
+    pub followed: usize,
+}
+
+/// Says why the service did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// For a reason that the one who asked can do something about.
+    #[error(transparent)]
+    Problem(Problem),
+    /// The ledger cannot be read or written.
+    #[error("could not use the ledger")]
+    Store(#[from] StoreError),
+}
+
+/// What everybody who follows a request needs.
+struct Shared {
+    resources: Resources,
+    settings: Settings,
+    team: Team,
+    negotiations: Semaphore,
+    runs: Semaphore,
+    progress: broadcast::Sender<(RequestId, RunEvent)>,
+    /// Cancelled when the service is to take on and begin nothing further.
+    draining: CancellationToken,
+    /// Cancelled when the ledger failed: only a new process knows what is in it.
+    broken: CancellationToken,
+}
+
+// === impl Service ===
+
+impl Service {
+    /// Starts the agents and goes on with whatever was open. Needs a running actix system.
+    ///
+    /// # Errors
+    /// When the agents cannot talk, or the ledger cannot be read.
+    pub async fn start(resources: Resources, settings: Settings) -> Result<Self, crate::Error> {
+        let team = Team::start(resources.agents.clone()).await?;
+        let shared = Arc::new(Shared {
+            negotiations: Semaphore::new(settings.negotiations_max.max(1)),
+            runs: Semaphore::new(settings.runs_max.max(1)),
+            progress: broadcast::channel(PROGRESS_BACKLOG).0,
+            draining: CancellationToken::new(),
+            broken: CancellationToken::new(),
+            team,
+            resources,
+            settings,
+        });
+        let keeper = shared.clone();
+        let dispatcher = Dispatcher::start_in_arbiter(&Arbiter::new().handle(), |_| Dispatcher::new(keeper));
+        let register = shared.resources.register.clone();
+        let open = blocking(move || {
+            let open = register.open_requests()?;
+            open.iter().filter_map(|request| register.request(request).transpose()).collect::<Result<Vec<_>, _>>()
+        });
+        let service = Self { shared, dispatcher };
+        for summary in open.await? {
+            service.arrive(summary.pipeline, summary.request, summary.purpose).await;
+        }
+        Ok(service)
+    }
+
+    /// Takes a request on: when this returns, its acceptance is on disk.
+    ///
+    /// # Errors
+    /// [`Refused::Problem`] with [`Code::Overloaded`] when too many are open or the service drains.
+    pub async fn submit(&self, request: RequestId, accepted: Accepted) -> Result<Submitted, Refused> {
+        if self.shared.draining.is_cancelled() {
+            return Err(overloaded("the service is about to stop"));
+        }
+        if self.load().await.open >= self.shared.settings.open_max {
+            return Err(overloaded("as many requests are open as the service takes on"));
+        }
+        let (pipeline, purpose) = (accepted.pipeline.clone(), accepted.purpose);
+        let at = self.shared.clock().now_ms();
+        let body = RecordBody::Accepted(Box::new(accepted));
+        let record = Record { request: request.clone(), sequence: 0, at, body };
+        let register = self.shared.resources.register.clone();
+        match blocking(move || register.append(&[record])).await {
+            Ok(()) => {
+                self.arrive(pipeline, request, purpose).await;
+                Ok(Submitted::Accepted)
+            }
+            Err(StoreError::Conflict { .. }) => Ok(Submitted::Repeated),
+            Err(error) => Err(self.shared.refused(error)),
+        }
+    }
+
+    /// Asks a request to stop, wherever it is.
+    ///
+    /// # Errors
+    /// [`Code::RequestUnknown`], or [`Code::NothingToDecide`] when it has ended.
+    pub async fn cancel(&self, request: &RequestId, by: Option<String>) -> Result<(), Refused> {
+        let register = self.shared.resources.register.clone();
+        let (known, id) = (request.clone(), request.clone());
+        let summary = blocking(move || register.request(&known)).await.map_err(|error| self.shared.refused(error))?;
+        let summary = summary.ok_or_else(|| unknown("request", &id.0))?;
+        if summary.state.is_final() {
+            return Err(ended(&id));
+        }
+        let ask = Ask { request: id.clone(), pipeline: summary.pipeline, asked: Asked::Cancel { by } };
+        if self.tell(ask).await == Some(true) { Ok(()) } else { Err(ended(&id)) }
+    }
+
+    /// Approves or declines a plan, for every request that waits with it; returns those.
+    ///
+    /// # Errors
+    /// [`Code::NothingToDecide`] when no request waits with this plan, [`Code::ApprovalOwn`] when `by` asked for it.
+    pub async fn decide(&self, plan: &PlanHash, approved: bool, by: Option<String>) -> Result<Vec<RequestId>, Refused> {
+        let register = self.shared.resources.register.clone();
+        let open = blocking(move || {
+            let open = register.open_requests()?;
+            open.iter().filter_map(|request| register.request(request).transpose()).collect::<Result<Vec<_>, _>>()
+        });
+        let open = open.await.map_err(|error| self.shared.refused(error))?;
+        let waiting: Vec<_> = open
+            .into_iter()
+            .filter(|summary| summary.state == RequestState::AwaitingApproval && summary.plan.as_ref() == Some(plan))
+            .collect();
+        if waiting.is_empty() {
+            return Err(nothing_waits(plan));
+        }
+        if by.is_some() && waiting.iter().any(|summary| summary.requester == by) {
+            return Err(own(plan));
+        }
+        let mut decided = Vec::with_capacity(waiting.len());
+        for summary in waiting {
+            let asked = Asked::Decide { approved, by: by.clone() };
+            let ask = Ask { request: summary.request.clone(), pipeline: summary.pipeline, asked };
+            if self.tell(ask).await == Some(true) {
+                decided.push(summary.request);
+            }
+        }
+        if decided.is_empty() { Err(nothing_waits(plan)) } else { Ok(decided) }
+    }
+
+    /// Returns how many requests there are.
+    pub async fn load(&self) -> Load {
+        self.tell(Count).await.unwrap_or_default()
+    }
+
+    /// Hears how far runs are, from now on; who is too slow misses some.
+    #[must_use]
+    pub fn progress(&self) -> broadcast::Receiver<(RequestId, RunEvent)> {
+        self.shared.progress.subscribe()
+    }
+
+    /// Waits until the ledger has failed; then this process should end, since only a new one knows what is in it.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn broken(&self) {
+        self.shared.broken.cancelled().await;
+    }
+
+    /// Tells whether requests are taken on.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.shared.draining.is_cancelled() && !self.shared.broken.is_cancelled()
+    }
+
+    /// Takes on and begins nothing further; waits for what runs, at most `grace`, then stops it. What did not end is
+    /// continued by the next process.
+    pub async fn drain(&self, grace: Duration) {
+        self.shared.draining.cancel();
+        self.tell(Drain { grace }).await;
+    }
+
+    async fn arrive(&self, pipeline: String, request: RequestId, purpose: Purpose) {
+        self.tell(Arrive { pipeline, request, purpose }).await;
+    }
+
+    /// Tells the dispatcher something; without one this process is of no more use, and the next one picks up what is open.
+    async fn tell<M>(&self, message: M) -> Option<M::Result>
+    where
+        M: actix::Message + Send + 'static,
+        M::Result: Send,
+        Dispatcher: actix::Handler<M>,
+    {
+        let answer = self.dispatcher.send(message).await;
+        if answer.is_err() {
+            tracing::error!("the dispatcher was lost");
+            self.shared.broken.cancel();
+        }
+        answer.ok()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn clock(&self) -> &dyn Clock {
+        &*self.resources.agents.clock
+    }
+
+    /// Notes that the ledger failed, unless it is only that somebody was faster.
+    fn refused(&self, error: StoreError) -> Refused {
+        match &error {
+            StoreError::Conflict { .. } | StoreError::Misuse { .. } => {}
+            _ => {
+                tracing::error!(error = %error, "the ledger failed");
+                self.broken.cancel();
+            }
+        }
+        Refused::Store(error)
+    }
+}
+
+/// Calls the store where blocking is allowed. A panic in there goes on here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+fn problem(code: Code, subject: &str, message: String, hint: &str) -> Refused {
+    Refused::Problem(Problem { code, subject: subject.into(), message, hint: hint.into() })
+}
+
+fn overloaded(message: &str) -> Refused {
+    problem(Code::Overloaded, "service", message.into(), "send it again later; what was taken on goes on")
+}
+
+fn unknown(what: &str, id: &str) -> Refused {
+    problem(Code::RequestUnknown, id, format!("there is no {what} {id:?}"), "check the id")
+}
+
+fn ended(request: &RequestId) -> Refused {
+    let message = format!("request {request} has ended");
+    problem(Code::NothingToDecide, &request.0, message, "only what is under way can be stopped")
+}
+
+fn nothing_waits(plan: &PlanHash) -> Refused {
+    let message = format!("no request waits for a decision about plan {plan}");
+    problem(Code::NothingToDecide, &plan.0, message, "see `dagwright status` for what waits")
+}
+
+fn own(plan: &PlanHash) -> Refused {
+    let message = "who asked for a plan cannot decide about it".into();
+    problem(Code::ApprovalOwn, &plan.0, message, "somebody else must, with a token of their own")
+}

@@ -1,0 +1,240 @@
+//! Knows which requests are open and whose turn it is, and keeps the one who follows each.
+//!
+//! Who follows a request may be lost to a panic; another one is sent after it, from the ledger. A request that loses
+//! them again and again is given up, alone.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, AtomicResponse, Context, Handler, Message, MessageResult, WrapFuture,
+};
+use dagwright_model::{code::Code, id::RequestId, record::Purpose, task::Problem};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinError},
+};
+
+use super::{
+    Load, Shared,
+    follow::{Asked, Ended, Errand, follow},
+};
+use crate::queue::Queue;
+
+/// How often a request may lose who follows it before it is given up.
+const LOSSES_MAX: u32 = 3;
+
+/// How many questions may wait for one request; people ask few.
+const ASKED_MAX: usize = 16;
+
+/// The actor.
+pub(super) struct Dispatcher {
+    shared: Arc<Shared>,
+    queue: Queue,
+    followed: HashMap<RequestId, Followed>,
+    losses: HashMap<RequestId, u32>,
+}
+
+struct Followed {
+    inbox: mpsc::Sender<Asked>,
+    task: AbortHandle,
+    runs: bool,
+    /// Whether its turn came while somebody only listened for it.
+    turn_came: bool,
+}
+
+/// A request was accepted, by this process or an earlier one.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Arrive {
+    pub(super) pipeline: String,
+    pub(super) request: RequestId,
+    pub(super) purpose: Purpose,
+}
+
+/// A request's plan runs.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Runs {
+    pub(super) pipeline: String,
+    pub(super) request: RequestId,
+    /// How many of the pipeline may run at a time.
+    pub(super) running_max: usize,
+}
+
+/// Asks something of a request; answers whether somebody heard.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub(super) struct Ask {
+    pub(super) request: RequestId,
+    pub(super) pipeline: String,
+    pub(super) asked: Asked,
+}
+
+/// Asks how many requests there are.
+#[derive(Message)]
+#[rtype(result = "Load")]
+pub(super) struct Count;
+
+/// Waits for what runs, then stops it; begins nothing.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Drain {
+    pub(super) grace: Duration,
+}
+
+// === impl Dispatcher ===
+
+impl Dispatcher {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, queue: Queue::default(), followed: HashMap::new(), losses: HashMap::new() }
+    }
+
+    /// Sends somebody after a request, unless somebody follows it already or the service drains.
+    fn send_after(&mut self, pipeline: String, request: RequestId, errand: Errand, context: &mut Context<Self>) {
+        if self.shared.draining.is_cancelled() {
+            return;
+        }
+        if let Some(followed) = self.followed.get_mut(&request) {
+            followed.turn_came = true;
+            return;
+        }
+        let (inbox, asked) = mpsc::channel(ASKED_MAX);
+        let work = follow(self.shared.clone(), context.address(), request.clone(), errand, asked);
+        let task = actix::spawn(work);
+        let abort = task.abort_handle();
+        self.followed.insert(request.clone(), Followed { inbox, task: abort, runs: false, turn_came: false });
+        context.spawn(task.into_actor(self).map(move |ended, dispatcher, context| {
+            dispatcher.take(pipeline, request, ended, context);
+        }));
+    }
+
+    /// Takes in that nobody follows a request any more.
+    fn take(
+        &mut self,
+        pipeline: String,
+        request: RequestId,
+        ended: Result<Ended, JoinError>,
+        context: &mut Context<Self>,
+    ) {
+        let turn_came = self.followed.remove(&request).is_some_and(|followed| followed.turn_came);
+        match ended {
+            Ok(Ended::Done) => {
+                self.losses.remove(&request);
+                self.leave(&pipeline, &request, context);
+            }
+            Ok(Ended::HandedOver) if turn_came => self.send_after(pipeline, request, Errand::GoOn, context),
+            // It goes on when its turn comes, or with another process.
+            Ok(Ended::HandedOver) => {}
+            Err(lost) if lost.is_cancelled() => {}
+            Err(_) => {
+                let losses = self.losses.entry(request.clone()).or_default();
+                *losses += 1;
+                tracing::error!(request_id = %request, losses, "lost who followed a request");
+                let errand = if *losses < LOSSES_MAX { Errand::GoOn } else { Errand::GiveUp(poison(&request)) };
+                if *losses > LOSSES_MAX {
+                    // Even giving it up fails: it stays open for the next process, and holds nobody up in this one.
+                    self.leave(&pipeline, &request, context);
+                } else {
+                    self.send_after(pipeline, request, errand, context);
+                }
+            }
+        }
+    }
+
+    fn leave(&mut self, pipeline: &str, request: &RequestId, context: &mut Context<Self>) {
+        if let Some(next) = self.queue.leave(pipeline, request) {
+            self.send_after(pipeline.to_owned(), next, Errand::GoOn, context);
+        }
+    }
+}
+
+impl Actor for Dispatcher {
+    type Context = Context<Self>;
+}
+
+impl Handler<Arrive> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, arrival: Arrive, context: &mut Context<Self>) {
+        let Arrive { pipeline, request, purpose } = arrival;
+        let next = match purpose {
+            // They change what those who wait may do, so they wait for nobody.
+            Purpose::Pause | Purpose::Delete => Some(request),
+            Purpose::Run | Purpose::Apply | Purpose::Plan => self.queue.arrive(&pipeline, request),
+        };
+        if let Some(next) = next {
+            self.send_after(pipeline, next, Errand::GoOn, context);
+        }
+    }
+}
+
+impl Handler<Runs> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, Runs { pipeline, request, running_max }: Runs, context: &mut Context<Self>) {
+        if let Some(followed) = self.followed.get_mut(&request) {
+            followed.runs = true;
+        }
+        if let Some(next) = self.queue.run(&pipeline, &request, running_max) {
+            self.send_after(pipeline, next, Errand::GoOn, context);
+        }
+    }
+}
+
+impl Handler<Ask> for Dispatcher {
+    type Result = MessageResult<Ask>;
+
+    fn handle(&mut self, Ask { request, pipeline, asked }: Ask, context: &mut Context<Self>) -> Self::Result {
+        if !self.followed.contains_key(&request) {
+            // It waits in its line, or this process never heard of it: whoever is sent has nothing else to do for it.
+            self.send_after(pipeline, request.clone(), Errand::Listen, context);
+        }
+        let heard = self.followed.get(&request).is_some_and(|followed| followed.inbox.try_send(asked).is_ok());
+        MessageResult(heard)
+    }
+}
+
+impl Handler<Count> for Dispatcher {
+    type Result = MessageResult<Count>;
+
+    fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(Load { open: self.queue.open(), followed: self.followed.len() })
+    }
+}
+
+impl Handler<Drain> for Dispatcher {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, Drain { grace }: Drain, _: &mut Context<Self>) -> Self::Result {
+        let (running, others): (Vec<_>, Vec<_>) = self.followed.values().partition(|followed| followed.runs);
+        for other in others {
+            other.task.abort();
+        }
+        let running: Vec<_> =
+            running.into_iter().map(|followed| (followed.inbox.clone(), followed.task.clone())).collect();
+        let wait = async move {
+            let all = async {
+                for (inbox, _) in &running {
+                    inbox.closed().await;
+                }
+            };
+            if tokio::time::timeout(grace, all).await.is_err() {
+                tracing::warn!("stopping runs that did not end within the grace time; they will be continued");
+                for (inbox, task) in &running {
+                    task.abort();
+                    inbox.closed().await;
+                }
+            }
+        };
+        AtomicResponse::new(Box::pin(wait.into_actor(self)))
+    }
+}
+
+fn poison(request: &RequestId) -> Problem {
+    Problem {
+        code: Code::AgentLost,
+        subject: request.0.clone(),
+        message: format!("whoever followed the request was lost {LOSSES_MAX} times"),
+        hint: "the log says where; report it, and send the request again once that is mended".into(),
+    }
+}

@@ -1,0 +1,310 @@
+//! The shell around one request's [`Lifecycle`]: hands it what happens, appends what it records, performs the rest.
+
+use std::{future::pending, sync::Arc};
+
+use actix::Addr;
+use dagwright_engine::{Cancel, Job, event};
+use dagwright_model::{
+    code::Code,
+    id::RequestId,
+    plan::Plan,
+    record::{Accepted, PipelineStatus, Record, RecordBody, RunStarted},
+    spec::Spec,
+    task::Problem,
+};
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::{
+    Refused, Shared, blocking,
+    dispatcher::{Dispatcher, Runs},
+};
+use crate::{
+    interval,
+    lifecycle::{Effect, Event, Lifecycle, Pipeline},
+};
+
+/// What somebody asks of a request.
+#[derive(Clone, Debug)]
+pub(super) enum Asked {
+    /// Stop.
+    Cancel { by: Option<String> },
+    /// Go on with the plan, or do not.
+    Decide { approved: bool, by: Option<String> },
+}
+
+/// Why somebody is sent after a request.
+#[derive(Clone, Debug)]
+pub(super) enum Errand {
+    /// Its turn has come.
+    GoOn,
+    /// Its turn has not come, but somebody asks something of it.
+    Listen,
+    /// Those who followed it were lost.
+    GiveUp(Problem),
+}
+
+/// How following a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nothing further happens to it.
+    Done,
+    /// Somebody else goes on with it, here or in another process.
+    HandedOver,
+}
+
+struct Follower {
+    shared: Arc<Shared>,
+    dispatcher: Addr<Dispatcher>,
+    request: RequestId,
+    accepted: Accepted,
+    next_sequence: u64,
+    cancel: Cancel,
+}
+
+/// What a pending future ends with.
+enum Told {
+    Event(Event, u64),
+    Failed(Refused),
+}
+
+/// Follows a request to its end, or to the end of this process.
+pub(super) async fn follow(
+    shared: Arc<Shared>,
+    dispatcher: Addr<Dispatcher>,
+    request: RequestId,
+    errand: Errand,
+    asked: mpsc::Receiver<Asked>,
+) -> Ended {
+    let known = match read(&shared, &request).await {
+        Ok(Some(known)) => known,
+        Ok(None) => return Ended::Done,
+        Err(_) => return Ended::HandedOver, // The ledger failed, which is told elsewhere.
+    };
+    let (accepted, life, next_sequence) = known;
+    let follower = Follower { shared, dispatcher, request, accepted, next_sequence, cancel: Cancel::default() };
+    follower.follow(life, errand, asked).await.unwrap_or(Ended::HandedOver)
+}
+
+/// Reads a request's life from the ledger; `None` when there is nothing to follow.
+async fn read(shared: &Arc<Shared>, request: &RequestId) -> Result<Option<(Accepted, Lifecycle, u64)>, Refused> {
+    let (register, id) = (shared.resources.register.clone(), request.clone());
+    let records = blocking(move || register.read(&id, 0)).await.map_err(|error| shared.refused(error))?;
+    let Some(RecordBody::Accepted(accepted)) = records.first().map(|record| &record.body) else { return Ok(None) };
+    let mut life = Lifecycle::new(accepted);
+    for record in &records {
+        if life.replay(&record.body).is_err() {
+            tracing::error!(request_id = %request, sequence = record.sequence, "a record does not fit the ones before it");
+            return Ok(None);
+        }
+    }
+    let accepted = (**accepted).clone();
+    Ok(if life.has_ended() { None } else { Some((accepted, life, records.len() as u64)) })
+}
+
+// === impl Follower ===
+
+impl Follower {
+    async fn follow(
+        mut self,
+        mut life: Lifecycle,
+        errand: Errand,
+        mut asked: mpsc::Receiver<Asked>,
+    ) -> Result<Ended, Refused> {
+        let mut work: Option<BoxFuture<'static, Told>> = None;
+        let mut next = match errand {
+            Errand::GoOn => Some(Event::Turn { pipeline: self.pipeline().await? }),
+            Errand::GiveUp(problem) => Some(Event::GivenUp(problem)),
+            Errand::Listen => None,
+        };
+        let is_listening = next.is_none();
+        loop {
+            if let Some(event) = next.take() {
+                let was_last = self.step(&mut life, event, &mut work).await?;
+                if life.has_ended() {
+                    return Ok(Ended::Done);
+                }
+                if was_last || is_listening {
+                    return Ok(Ended::HandedOver);
+                }
+            }
+            let draining = self.shared.draining.clone();
+            let is_idle = work.is_none();
+            next = tokio::select! {
+                biased;
+                told = async { match &mut work { Some(work) => work.await, None => pending().await } } => {
+                    work = None;
+                    match told {
+                        Told::Event(event, next_sequence) => {
+                            self.next_sequence = next_sequence;
+                            Some(event)
+                        }
+                        Told::Failed(refused) => return Err(refused),
+                    }
+                }
+                Some(asked) = asked.recv() => Some(match asked {
+                    Asked::Cancel { by } => Event::CancelRequested { by },
+                    Asked::Decide { approved, by } => Event::Decided { approved, by },
+                }),
+                () = draining.cancelled(), if is_idle => return Ok(Ended::HandedOver),
+                else => return Ok(Ended::HandedOver),
+            };
+        }
+    }
+
+    /// Takes one step: the records first, all together; then the rest. Returns whether that was the last one.
+    async fn step(
+        &mut self,
+        life: &mut Lifecycle,
+        event: Event,
+        work: &mut Option<BoxFuture<'static, Told>>,
+    ) -> Result<bool, Refused> {
+        let (mut records, mut others) = (Vec::new(), Vec::new());
+        for effect in life.apply(event) {
+            match effect {
+                Effect::Record(body) => records.push(body),
+                Effect::Negotiate | Effect::Run(_) | Effect::StopRun { .. } | Effect::End => others.push(effect),
+            }
+        }
+        self.append(records).await?;
+        for effect in others {
+            match effect {
+                // Appended before.
+                Effect::Record(_) => {}
+                Effect::End => return Ok(true),
+                Effect::StopRun { by } => self.cancel.request(by),
+                // What would begin now is begun by the next process.
+                Effect::Negotiate | Effect::Run(_) if self.shared.draining.is_cancelled() => return Ok(true),
+                Effect::Negotiate => *work = Some(Box::pin(negotiate(self.errand()))),
+                Effect::Run(plan) => {
+                    let running_max = usize::try_from(plan.airflow.max_active_runs).unwrap_or(usize::MAX);
+                    let (pipeline, request) = (plan.dag_id.clone(), self.request.clone());
+                    self.dispatcher.do_send(Runs { pipeline, request, running_max });
+                    *work = Some(Box::pin(run(self.errand(), plan, self.cancel.clone())));
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn errand(&self) -> Commission {
+        Commission {
+            shared: self.shared.clone(),
+            request: self.request.clone(),
+            accepted: self.accepted.clone(),
+            next_sequence: self.next_sequence,
+        }
+    }
+
+    async fn append(&mut self, bodies: Vec<RecordBody>) -> Result<(), Refused> {
+        if bodies.is_empty() {
+            return Ok(());
+        }
+        let at = self.shared.clock().now_ms();
+        let numbered = (self.next_sequence..).zip(bodies);
+        let records: Vec<_> =
+            numbered.map(|(sequence, body)| Record { request: self.request.clone(), sequence, at, body }).collect();
+        for record in &records {
+            tracing::info!(request_id = %record.request, sequence = record.sequence, what = record.body.kind(), "recorded");
+        }
+        self.next_sequence += records.len() as u64;
+        let register = self.shared.resources.register.clone();
+        blocking(move || register.append(&records)).await.map_err(|error| self.shared.refused(error))
+    }
+
+    async fn pipeline(&self) -> Result<Pipeline, Refused> {
+        let (register, pipeline) = (self.shared.resources.register.clone(), self.accepted.pipeline.clone());
+        let known = blocking(move || register.pipeline(&pipeline)).await.map_err(|error| self.shared.refused(error))?;
+        Ok(known.map_or(Pipeline { status: PipelineStatus::Active, revision: 0 }, |known| Pipeline {
+            status: known.status,
+            revision: known.revision,
+        }))
+    }
+}
+
+/// What somebody needs who negotiates or runs for a request.
+struct Commission {
+    shared: Arc<Shared>,
+    request: RequestId,
+    accepted: Accepted,
+    next_sequence: u64,
+}
+
+/// Lets the agents negotiate.
+async fn negotiate(commission: Commission) -> Told {
+    let Commission { shared, request, accepted, next_sequence } = commission;
+    let Ok(spec) = Spec::parse(&accepted.spec_text) else {
+        // Whoever accepted it has parsed it.
+        return Told::Event(Event::GivenUp(internal("the spec of an accepted request is not valid")), next_sequence);
+    };
+    // Never closed.
+    let _permit = shared.negotiations.acquire().await;
+    let negotiated = shared.team.negotiate(request, spec, shared.settings.bounds, next_sequence).await;
+    match negotiated {
+        Ok(negotiated) => Told::Event(Event::Negotiated(negotiated.ending), negotiated.next_sequence),
+        Err(crate::Error::Store(error)) => Told::Failed(shared.refused(error)),
+        Err(error) => {
+            let message = format!("the negotiation has no outcome: {error}");
+            Told::Event(Event::GivenUp(Problem { code: Code::AgentLost, ..internal(&message) }), next_sequence)
+        }
+    }
+}
+
+/// Runs a plan, or goes on with its run.
+async fn run(commission: Commission, plan: Arc<Plan>, cancel: Cancel) -> Told {
+    let Commission { shared, request, accepted, next_sequence } = commission;
+    // Never closed.
+    let _permit = shared.runs.acquire().await;
+    let interval = match (&accepted.interval, &plan.schedule) {
+        (Some(given), _) => Ok(Some(given.clone())),
+        (None, Some(schedule)) => {
+            let now = i64::try_from(shared.clock().now_ms()).unwrap_or(i64::MAX);
+            let now = chrono::DateTime::from_timestamp_millis(now).unwrap_or_default();
+            interval::last_whole(schedule, now).map(Some)
+        }
+        (None, None) => Ok(None),
+    };
+    let interval = match interval {
+        Ok(interval) => interval,
+        Err(error) => return Told::Event(Event::GivenUp(internal(&error.to_string())), next_sequence),
+    };
+    let started = RunStarted {
+        plan_hash: plan.hash(),
+        effect: request.to_string(),
+        generation: 0,
+        base: accepted.base.clone(),
+        staging: shared.settings.staging.clone(),
+        quarantine: shared.settings.quarantine.clone(),
+        interval,
+        params: accepted.params.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+        backfill: accepted.backfill,
+    };
+    let (events, mut heard) = event::channel();
+    let job = Job {
+        request: request.clone(),
+        plan,
+        connections: shared.resources.connections.clone(),
+        store: shared.resources.register.clone(),
+        events,
+        cancel,
+    };
+    let forward = async {
+        while let Some(event) = heard.recv().await {
+            // Nobody watches: fine.
+            let _ = shared.progress.send((request.clone(), event));
+        }
+    };
+    let (outcome, ()) = tokio::join!(shared.resources.engine.run(job, started), forward);
+    match outcome {
+        Ok(_) => Told::Event(Event::RunEnded, next_sequence),
+        Err(error) => {
+            tracing::error!(request_id = %request, error = %error, "a run cannot go on");
+            shared.broken.cancel();
+            Told::Event(Event::GivenUp(internal(&error.to_string())), next_sequence)
+        }
+    }
+}
+
+fn internal(message: &str) -> Problem {
+    Problem { code: Code::Internal, subject: String::new(), message: message.into(), hint: "report this".into() }
+}

@@ -1,0 +1,319 @@
+//! The service over a stand-in for the world and the engine: what is taken on has one outcome, whatever happens between.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use dagwright_agents::{
+    Ports, Service,
+    ports::{Observer, SystemClock},
+    service::{Load, Refused, Resources, Settings, Submitted},
+};
+use dagwright_bus::in_process::InProcess;
+use dagwright_engine::{Engine, Error as EngineError, Job, RunOutcome};
+use dagwright_model::{
+    code::Code,
+    facts::{ProbeReply, ProbeRequest, TypingReply, TypingRequest},
+    id::RequestId,
+    message::{Bounds, Facts},
+    record::{Accepted, Ingress, PipelineStatus, Purpose, Record, RecordBody, RunEnded, RunStarted},
+    spec::Spec,
+    task::{Counts, Status},
+};
+use dagwright_store::{MemoryStore, Outbox, Register, RequestState, Store};
+use tokio::sync::Semaphore;
+
+/// A world that looks as it did when the facts of an example were recorded.
+struct Remembered(Facts);
+
+#[async_trait]
+impl Observer for Remembered {
+    async fn probe(&self, request: &ProbeRequest) -> ProbeReply {
+        match request {
+            ProbeRequest::Source { name, .. } => ProbeReply::Source(self.0.sources[name].clone()),
+            ProbeRequest::Sink { name, .. } => ProbeReply::Sink(self.0.sinks[name].clone()),
+        }
+    }
+
+    async fn type_steps(&self, _: &TypingRequest) -> TypingReply {
+        TypingReply::Typed(self.0.typing.clone())
+    }
+}
+
+/// An engine whose runs end when they are let.
+#[derive(Debug)]
+struct Stage {
+    let_end: Semaphore,
+    begun: Mutex<Vec<RequestId>>,
+    panics: AtomicUsize,
+}
+
+#[async_trait]
+impl Engine for Stage {
+    async fn run(&self, job: Job, started: RunStarted) -> Result<RunOutcome, EngineError> {
+        let next = || job.store.request(&job.request).expect("reads").expect("known");
+        let append = |body| {
+            let record = Record { request: job.request.clone(), sequence: next().next_sequence, at: 0, body };
+            job.store.append(&[record]).expect("appends");
+        };
+        let left = self.panics.load(Ordering::SeqCst);
+        if left > 0 {
+            self.panics.store(left - 1, Ordering::SeqCst);
+            panic!("the engine is wrong");
+        }
+        if next().run_started_at.is_none() {
+            append(RecordBody::RunStarted(Box::new(started)));
+        }
+        self.begun.lock().expect("no panic").push(job.request.clone());
+        self.let_end.acquire().await.expect("open").forget();
+        let (status, counts) = (Status::Succeeded, Counts::default());
+        append(RecordBody::RunEnded(RunEnded { status, problem: None, counts: counts.clone() }));
+        Ok(RunOutcome { status, problem: None, counts, tasks: Vec::new() })
+    }
+
+    async fn resume(&self, job: Job) -> Result<RunOutcome, EngineError> {
+        Err(EngineError::NotStarted { request: job.request })
+    }
+}
+
+struct World {
+    store: Arc<MemoryStore>,
+    engine: Arc<Stage>,
+    facts: Facts,
+    text: String,
+}
+
+impl World {
+    fn new(let_end: usize) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a file of the repository");
+        Self {
+            store: Arc::new(MemoryStore::default()),
+            engine: Arc::new(Stage {
+                let_end: Semaphore::new(let_end),
+                begun: Mutex::default(),
+                panics: AtomicUsize::new(0),
+            }),
+            facts: serde_json::from_str(&read("crates/negotiation/tests/facts/flights.json")).expect("facts"),
+            text: read("examples/flights.yaml"),
+        }
+    }
+
+    async fn start(&self) -> Service {
+        let agents = Ports {
+            bus: Arc::new(InProcess::new()),
+            observer: Arc::new(Remembered(self.facts.clone())),
+            store: self.store.clone(),
+            clock: Arc::new(SystemClock),
+        };
+        let resources = Resources {
+            agents,
+            register: self.store.clone(),
+            engine: self.engine.clone(),
+            connections: BTreeMap::new(),
+        };
+        let settings = Settings {
+            staging: "/staging".into(),
+            quarantine: "/quarantine".into(),
+            bounds: Bounds::default(),
+            negotiations_max: 4,
+            runs_max: 4,
+            open_max: 8,
+        };
+        Service::start(resources, settings).await.expect("starts")
+    }
+
+    fn accepted(&self, purpose: Purpose) -> Accepted {
+        let spec = Spec::parse(&self.text).expect("a valid spec");
+        Accepted {
+            pipeline: spec.dag_id(),
+            spec_text: self.text.clone(),
+            spec_hash: spec.hash(),
+            ingress: Ingress::Http,
+            purpose,
+            base: Some("/base".into()),
+            params: BTreeMap::new(),
+            interval: None,
+            backfill: false,
+            revision: None,
+            identity: None,
+            requester: Some("ann".into()),
+            traceparent: None,
+        }
+    }
+
+    fn state(&self, request: &str) -> Option<RequestState> {
+        self.store.request(&id(request)).expect("reads").map(|summary| summary.state)
+    }
+
+    async fn until(&self, request: &str, wanted: RequestState) {
+        eventually(|| self.state(request) == Some(wanted)).await;
+    }
+
+    fn told(&self, request: &str) -> Vec<&'static str> {
+        let events = self.store.events(0, 1000).expect("reads");
+        let of = events.into_iter().filter(|(_, event)| event.data.request_id == id(request));
+        of.map(|(_, event)| event.kind.as_str()).collect()
+    }
+}
+
+fn id(text: &str) -> RequestId {
+    RequestId(text.into())
+}
+
+/// Waits for a condition that other threads bring about.
+async fn eventually(mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it comes about within a minute");
+}
+
+fn check(test: impl Future<Output = ()>) {
+    actix::System::new().block_on(test);
+}
+
+#[track_caller]
+fn code(refused: Result<impl std::fmt::Debug, Refused>) -> Code {
+    match refused {
+        Err(Refused::Problem(problem)) => problem.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_request_is_seen_through_and_a_repeat_changes_nothing() {
+    check(async {
+        let world = World::new(9);
+        let service = world.start().await;
+        let submit = || service.submit(id("a"), world.accepted(Purpose::Run));
+        assert_eq!(submit().await.expect("taken on"), Submitted::Accepted);
+        world.until("a", RequestState::Succeeded).await;
+        assert_eq!(submit().await.expect("known"), Submitted::Repeated);
+        let wanted =
+            ["request.accepted", "plan.sealed", "dag.compiled", "dag.compiled", "run.started", "run.succeeded"];
+        assert_eq!(world.told("a"), wanted);
+        assert_eq!(world.engine.begun.lock().expect("no panic").len(), 1);
+        eventually(|| world.store.open_requests().expect("reads").is_empty()).await;
+    });
+}
+
+#[test]
+fn requests_of_a_pipeline_run_one_after_the_other() {
+    check(async {
+        let world = World::new(0);
+        let service = world.start().await;
+        for request in ["a", "b", "c"] {
+            service.submit(id(request), world.accepted(Purpose::Run)).await.expect("taken on");
+        }
+        world.until("a", RequestState::Running).await;
+        service.cancel(&id("b"), Some("eve".into())).await.expect("heard");
+        world.until("b", RequestState::Cancelled).await;
+        assert_eq!(world.state("c"), Some(RequestState::Negotiating), "its turn has not come");
+        assert_eq!(code(service.cancel(&id("b"), None).await), Code::NothingToDecide);
+        assert_eq!(code(service.cancel(&id("z"), None).await), Code::RequestUnknown);
+        world.engine.let_end.add_permits(2);
+        world.until("c", RequestState::Succeeded).await;
+        assert_eq!(*world.engine.begun.lock().expect("no panic"), [id("a"), id("c")]);
+    });
+}
+
+#[test]
+fn what_was_open_goes_on_with_the_next_process() {
+    check(async {
+        let world = World::new(0);
+        let service = world.start().await;
+        for request in ["a", "b"] {
+            service.submit(id(request), world.accepted(Purpose::Run)).await.expect("taken on");
+        }
+        world.until("a", RequestState::Running).await;
+        service.drain(Duration::ZERO).await;
+        assert_eq!(code(service.submit(id("c"), world.accepted(Purpose::Run)).await), Code::Overloaded);
+        drop(service);
+        world.engine.let_end.add_permits(9);
+        let _service = world.start().await;
+        world.until("a", RequestState::Succeeded).await;
+        world.until("b", RequestState::Succeeded).await;
+        assert_eq!(world.told("a").iter().filter(|kind| **kind == "run.started").count(), 1);
+    });
+}
+
+#[test]
+fn a_request_whose_follower_is_lost_goes_on_and_poison_fails_to_hold_others_up() {
+    check(async {
+        let world = World::new(9);
+        world.engine.panics.store(2, Ordering::SeqCst);
+        let service = world.start().await;
+        service.submit(id("a"), world.accepted(Purpose::Run)).await.expect("taken on");
+        world.until("a", RequestState::Succeeded).await;
+
+        world.engine.panics.store(3, Ordering::SeqCst);
+        service.submit(id("poison"), world.accepted(Purpose::Run)).await.expect("taken on");
+        world.until("poison", RequestState::Failed).await;
+        service.submit(id("b"), world.accepted(Purpose::Run)).await.expect("taken on");
+        world.until("b", RequestState::Succeeded).await;
+        let lost = world.store.request(&id("poison")).expect("reads").expect("known");
+        assert_eq!(lost.problem.map(|problem| problem.code), Some(Code::AgentLost));
+    });
+}
+
+#[test]
+fn a_plan_is_approved_by_somebody_else() {
+    check(async {
+        let mut world = World::new(9);
+        world.text = world.text.replace("approval: never", "approval: always");
+        let service = world.start().await;
+        service.submit(id("a"), world.accepted(Purpose::Run)).await.expect("taken on");
+        world.until("a", RequestState::AwaitingApproval).await;
+        let plan = world.store.request(&id("a")).expect("reads").and_then(|summary| summary.plan).expect("sealed");
+        assert_eq!(code(service.decide(&plan, true, Some("ann".into())).await), Code::ApprovalOwn);
+        assert_eq!(service.decide(&plan, true, Some("eve".into())).await.expect("decided"), [id("a")]);
+        world.until("a", RequestState::Succeeded).await;
+        assert_eq!(code(service.decide(&plan, true, Some("eve".into())).await), Code::NothingToDecide);
+    });
+}
+
+#[test]
+fn a_revision_is_applied_and_a_paused_pipeline_runs_nothing() {
+    check(async {
+        let world = World::new(9);
+        let service = world.start().await;
+        let pipeline = world.accepted(Purpose::Run).pipeline;
+        service.submit(id("a"), world.accepted(Purpose::Apply)).await.expect("taken on");
+        world.until("a", RequestState::Succeeded).await;
+        let known = world.store.pipeline(&pipeline).expect("reads").expect("known");
+        assert_eq!((known.status, known.revision, known.applied), (PipelineStatus::Active, 1, Some(id("a"))));
+        service.submit(id("b"), world.accepted(Purpose::Pause)).await.expect("taken on");
+        world.until("b", RequestState::Succeeded).await;
+        service.submit(id("c"), world.accepted(Purpose::Run)).await.expect("taken on");
+        world.until("c", RequestState::Failed).await;
+        let stale = Accepted { revision: Some(1), ..world.accepted(Purpose::Apply) };
+        service.submit(id("d"), stale).await.expect("taken on");
+        world.until("d", RequestState::Failed).await;
+        assert_eq!(world.told("d"), ["request.accepted", "request.rejected"]);
+    });
+}
+
+#[test]
+fn no_more_is_taken_on_than_can_be_kept_in_mind() {
+    check(async {
+        let world = World::new(0);
+        let service = world.start().await;
+        for index in 0..8 {
+            service.submit(id(&format!("r{index}")), world.accepted(Purpose::Run)).await.expect("taken on");
+        }
+        assert_eq!(code(service.submit(id("more"), world.accepted(Purpose::Run)).await), Code::Overloaded);
+        assert_eq!(service.load().await, Load { open: 8, followed: 1 });
+        world.engine.let_end.add_permits(8);
+        world.until("r7", RequestState::Succeeded).await;
+    });
+}
