@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::serve::Serve;
+
 pub(crate) mod compile;
 pub(crate) mod diff;
 pub(crate) mod plan;
@@ -55,6 +57,9 @@ pub(crate) enum Command {
     /// Say what would change against the plan that last ran; exit code 5 on a change
     #[command(after_help = "Example:\n  dagwright diff examples/flights.yaml")]
     Diff(diff::Diff),
+    /// Take requests over HTTP, let the agents negotiate them, run them, and tell what happens
+    #[command(after_help = "Example:\n  DAGWRIGHT__URIS__ALLOW='/data/**' dagwright serve")]
+    Serve(Serve),
     /// Check many specs and print every diagnostic; opens no connection
     #[command(after_help = "Example:\n  dagwright validate 'pipelines/**/*.yaml'")]
     Validate(validate::Validate),

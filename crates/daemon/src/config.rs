@@ -6,12 +6,17 @@
 use std::{
     collections::BTreeMap,
     env, fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use config::{Config as Layers, Environment, File, FileFormat};
-use dagwright_model::{id::Name, units::Span};
-use serde::Deserialize;
+use dagwright_model::{
+    id::Name,
+    spec::{Approval, LossyCast, SchemaChange},
+    units::{ByteSize, Span},
+};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Every setting with its default; also what `config/default.toml` documents.
 const DEFAULTS: &str = include_str!("../../../config/default.toml");
@@ -29,6 +34,11 @@ pub(crate) struct Config {
     pub(crate) quarantine: Folder,
     pub(crate) engine: Engine,
     pub(crate) negotiation: Negotiation,
+    pub(crate) http: Http,
+    pub(crate) limits: Limits,
+    pub(crate) uris: Uris,
+    pub(crate) policy: Policy,
+    pub(crate) shutdown: Shutdown,
     #[serde(default)]
     pub(crate) connections: BTreeMap<Name, Connection>,
 }
@@ -77,6 +87,95 @@ pub(crate) struct Negotiation {
     pub(crate) alternatives_max: u32,
     pub(crate) messages_max: u32,
     pub(crate) deadline: Span,
+}
+
+/// How `serve` answers HTTP.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Http {
+    pub(crate) listen: SocketAddr,
+    /// Who may call, by name; none: only loopback may listen, and nobody has to say who they are.
+    #[serde(default)]
+    pub(crate) tokens: BTreeMap<String, Token>,
+    pub(crate) body_max: ByteSize,
+    /// How many requests one caller may send a second; 0: any number.
+    pub(crate) requests_per_second: u32,
+    #[serde(default)]
+    pub(crate) tls: Option<Tls>,
+}
+
+/// A bearer token.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Token {
+    /// The variable that holds it.
+    pub(crate) token_env: String,
+    pub(crate) scopes: Vec<Scope>,
+    /// The namespaces whose pipelines it may see and ask for; absent: all, and those without one.
+    pub(crate) namespaces: Option<Vec<Name>>,
+}
+
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Scope {
+    /// Look at everything.
+    Read,
+    /// Send requests.
+    Submit,
+    /// Cancel, approve, pause and delete.
+    Operate,
+}
+
+/// The certificate that `serve` shows, PEM files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tls {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// How much `serve` takes on at a time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limits {
+    pub(crate) open_requests: usize,
+    pub(crate) negotiations: usize,
+    /// 0: one for each core.
+    pub(crate) runs: usize,
+}
+
+/// Which URIs requests to `serve` may name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Uris {
+    /// Globs; as a text they are separated by commas.
+    #[serde(deserialize_with = "list")]
+    pub(crate) allow: Vec<String>,
+}
+
+/// What every spec's policy must keep.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Policy {
+    pub(crate) floor: PolicyFloor,
+}
+
+/// The loosest policy that a spec may have; absent: any.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PolicyFloor {
+    pub(crate) schema_change: Option<SchemaChange>,
+    pub(crate) lossy_cast: Option<LossyCast>,
+    pub(crate) approval: Option<Approval>,
+}
+
+/// How `serve` ends.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Shutdown {
+    /// How long what runs may take to end by itself.
+    pub(crate) grace: Span,
 }
 
 /// A named connection of a configuration file.
@@ -140,9 +239,13 @@ impl Config {
 
     /// Returns the URLs of every connection a pipeline of `namespace` may use, passwords filled in.
     pub(crate) fn connections(&self, namespace: Option<&Name>) -> Result<BTreeMap<Name, String>, Error> {
+        self.urls(|connection| connection.is_open_to(namespace))
+    }
+
+    fn urls(&self, is_wanted: impl Fn(&Connection) -> bool) -> Result<BTreeMap<Name, String>, Error> {
         let mut urls = BTreeMap::new();
         for (name, connection) in &self.connections {
-            if connection.is_open_to(namespace) {
+            if is_wanted(connection) {
                 urls.insert(name.clone(), connection.url(name)?);
             }
         }
@@ -152,6 +255,18 @@ impl Config {
             urls.insert(name, url);
         }
         Ok(urls)
+    }
+
+    /// Tells whether pipelines of a namespace may use a connection, defined here or in the environment.
+    pub(crate) fn is_open_to(&self, name: &Name, namespace: Option<&Name>) -> bool {
+        let variable = dagwright_engine::environment::connection_variable(name);
+        env::var_os(variable).is_some()
+            || self.connections.get(name).is_some_and(|connection| connection.is_open_to(namespace))
+    }
+
+    /// Returns the URLs of every connection, passwords filled in, for whoever checks by [`Config::is_open_to`].
+    pub(crate) fn all_connections(&self) -> Result<BTreeMap<Name, String>, Error> {
+        self.urls(|_| true)
     }
 
     /// Tells whether pipelines may read from a connection; connections of the environment are open.
@@ -181,6 +296,20 @@ impl Config {
         let path = if folder.uri.is_empty() { self.store.path.join(default) } else { PathBuf::from(&folder.uri) };
         std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned()
     }
+}
+
+/// Reads a list, or a text whose parts are separated by commas, as a variable of the environment holds it.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        List(Vec<String>),
+        Text(String),
+    }
+    Ok(match Form::deserialize(deserializer)? {
+        Form::List(parts) => parts,
+        Form::Text(text) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Into::into).collect(),
+    })
 }
 
 // === impl Connection ===
@@ -240,6 +369,14 @@ mod tests {
         {
             assert!(load(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_list_may_be_a_text() {
+        for toml in ["[uris]\nallow = [\"/a/**\", \"s3://b/**\"]", "[uris]\nallow = \"/a/**, s3://b/**\""] {
+            assert_eq!(load(toml).unwrap().uris.allow, ["/a/**", "s3://b/**"]);
+        }
+        assert!(load("").unwrap().uris.allow.is_empty());
     }
 
     #[test]

@@ -33,10 +33,10 @@ use crate::{
 };
 
 /// How long a command waits for another process to leave the store.
-const STORE_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// The longest that looking at one source or sink may take.
-const OBSERVE_TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const OBSERVE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Everything a command needs to negotiate.
 pub(crate) struct Desk {
@@ -131,16 +131,20 @@ impl Desk {
             clock: Arc::new(clock),
         })
         .await?;
-        let limits = &self.config.negotiation;
-        let bounds = Bounds {
-            rounds_max: limits.rounds_max,
-            alternatives_max: limits.alternatives_max,
-            messages_max: limits.messages_max,
-            elapsed_ms_max: limits.deadline.0,
-            ..Bounds::default()
-        };
-        let negotiated = team.negotiate(request.clone(), self.file.spec.clone(), bounds, 1).await?;
+        let negotiated = team.negotiate(request.clone(), self.file.spec.clone(), bounds(&self.config), 1).await?;
         Ok((request, negotiated))
+    }
+}
+
+/// Returns the bounds of a negotiation.
+pub(crate) fn bounds(config: &Config) -> Bounds {
+    let limits = &config.negotiation;
+    Bounds {
+        rounds_max: limits.rounds_max,
+        alternatives_max: limits.alternatives_max,
+        messages_max: limits.messages_max,
+        elapsed_ms_max: limits.deadline.0,
+        ..Bounds::default()
     }
 }
 
@@ -172,7 +176,7 @@ fn check_access(config: &Config, spec: &Spec) -> Result<()> {
 }
 
 /// Finds the worker program: as configured, beside this one, or in PATH.
-fn task_program(config: &Config) -> Result<PathBuf> {
+pub(crate) fn task_program(config: &Config) -> Result<PathBuf> {
     const NAME: &str = "dagwright-task";
     if !config.task.command.is_empty() {
         return Ok(PathBuf::from(&config.task.command));

@@ -3,16 +3,20 @@
 //! Everything that decides lives in other crates; nothing here knows of connectors or data. Answers go to standard
 //! output, everything else to standard error.
 
+mod admission;
 mod changes;
 mod cli;
 mod config;
 mod desk;
 mod exit;
+mod http;
 mod output;
 mod params;
 mod progress;
 mod refusal;
 mod render;
+mod serve;
+mod signal;
 mod spec_file;
 
 use std::process::ExitCode;
@@ -41,6 +45,7 @@ async fn execute(arguments: &Arguments, output: Output) -> anyhow::Result<Exit> 
         Command::Plan(arguments) => plan::execute(arguments, common, output).await,
         Command::Compile(arguments) => compile::execute(arguments, common, output).await,
         Command::Diff(arguments) => diff::execute(arguments, common, output).await,
+        Command::Serve(arguments) => serve::execute(arguments, common, output).await,
         Command::Validate(arguments) => validate::execute(arguments, output),
         Command::Schema => schema::execute(output),
     }

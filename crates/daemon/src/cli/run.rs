@@ -30,6 +30,7 @@ use crate::{
     progress,
     refusal::Refusal,
     render::{self, number},
+    signal::stop_requested,
 };
 
 /// Arguments of `dagwright run`.
@@ -256,14 +257,4 @@ async fn supervised(desk: &Desk, ready: Ready, output: Output) -> Result<RunOutc
     drop(run);
     display.await.context("the progress display ended")?;
     Ok(outcome?)
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-async fn stop_requested() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
 }

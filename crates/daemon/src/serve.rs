@@ -1,0 +1,154 @@
+//! The daemon: wires ledger, agents, engine and HTTP together, and ends in good order.
+//!
+//! What it takes on is in the ledger before anybody hears of it, so however it ends, the next one goes on: a signal
+//! drains it, a ledger that failed ends it at once, since only a new process knows what is in it.
+
+use std::{num::NonZeroUsize, sync::Arc, thread::available_parallelism, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use dagwright_agents::{
+    Ports, Service,
+    observer::{ProcessObserver, Settings as ObserverSettings},
+    ports::SystemClock,
+    service::{Resources, Settings},
+};
+use dagwright_bus::in_process::InProcess;
+use dagwright_engine::{LocalEngine, Settings as EngineSettings};
+use dagwright_model::{code::Code, task::Problem};
+use dagwright_store::{Outbox, Register, SledStore};
+use tokio::sync::watch;
+
+use crate::{
+    admission::Admission,
+    cli::Common,
+    config::Config,
+    desk::{OBSERVE_TIMEOUT, STORE_WAIT, bounds, task_program},
+    exit::Exit,
+    http,
+    output::Output,
+    refusal::Refusal,
+    signal::stop_requested,
+};
+
+/// Arguments of `dagwright serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {}
+
+/// What those who answer callers work with.
+pub(crate) struct State {
+    pub(crate) config: Arc<Config>,
+    pub(crate) service: Service,
+    pub(crate) register: Arc<dyn Register>,
+    pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) admission: Admission,
+    /// The position of the newest event.
+    pub(crate) news: watch::Receiver<u64>,
+}
+
+/// Serves until it is told to stop.
+pub(crate) async fn execute(_: &Serve, common: &Common, output: Output) -> Result<Exit> {
+    let config = Arc::new(Config::load(common.config.as_deref())?);
+    check_exposure(&config)?;
+    let store = Arc::new(SledStore::open(&config.store.path, STORE_WAIT)?);
+    let (tell, news) = watch::channel(store.newest_event()?);
+    store.listen(Arc::new(move |position| {
+        tell.send_replace(position);
+    }));
+    let service = start_service(&config, store.clone()).await?;
+    let admission = Admission::new(config.clone(), store.clone()).map_err(|message| {
+        let hint = "config/default.toml shows what a glob looks like".into();
+        Refusal::Problem(Problem { code: Code::ConfigInvalid, subject: "uris.allow".into(), message, hint })
+    })?;
+    let state = Arc::new(State {
+        config: config.clone(),
+        service: service.clone(),
+        register: store.clone(),
+        outbox: store,
+        admission,
+        news,
+    });
+    let server = http::start(state).context("could not listen")?;
+    let handle = server.handle();
+    output.text(&format!("dagwright listens on http://{}\n", config.http.listen))?;
+    let mut server = tokio::spawn(server);
+    let broken = tokio::select! {
+        () = stop_requested() => false,
+        () = service.broken() => true,
+        ended = &mut server => {
+            ended.context("the HTTP server ended")?.context("the HTTP server ended")?;
+            true
+        }
+    };
+    if broken {
+        return Err(Refusal::Problem(Problem {
+            code: Code::StoreUnusable,
+            subject: config.store.path.display().to_string(),
+            message: "the ledger could not be used any longer; the log says why".into(),
+            hint: "mend that and start again: what was taken on goes on".into(),
+        })
+        .into());
+    }
+    tracing::info!("draining");
+    let grace = Duration::from_millis(config.shutdown.grace.0);
+    // Callers first, so that nobody is told of what is not taken on.
+    handle.stop(true).await;
+    service.drain(grace).await;
+    tracing::info!("drained");
+    Ok(Exit::Done)
+}
+
+async fn start_service(config: &Config, store: Arc<SledStore>) -> Result<Service> {
+    let program = task_program(config)?;
+    let cores = available_parallelism().map_or(1, usize::from);
+    let connections = config.all_connections()?;
+    let observer = ProcessObserver::new(ObserverSettings {
+        command: program.clone(),
+        base: None,
+        connections: connections.clone(),
+        timeout: OBSERVE_TIMEOUT,
+        parallelism: cores,
+    });
+    let mut engine = EngineSettings::new(&program);
+    if let Some(parallelism) = NonZeroUsize::new(config.engine.parallelism) {
+        engine.parallelism = parallelism;
+    }
+    let resources = Resources {
+        agents: Ports {
+            bus: Arc::new(InProcess::new()),
+            observer: Arc::new(observer),
+            store: store.clone(),
+            clock: Arc::new(SystemClock),
+        },
+        register: store,
+        engine: Arc::new(LocalEngine::new(engine)),
+        connections,
+    };
+    let settings = Settings {
+        staging: config.staging(),
+        quarantine: config.quarantine(),
+        bounds: bounds(config),
+        negotiations_max: config.limits.negotiations,
+        runs_max: if config.limits.runs == 0 { cores } else { config.limits.runs },
+        open_max: config.limits.open_requests,
+    };
+    Ok(Service::start(resources, settings).await?)
+}
+
+/// Refuses to be open to other machines without asking who calls.
+fn check_exposure(config: &Config) -> Result<()> {
+    if !config.http.tokens.is_empty() {
+        return Ok(());
+    }
+    if config.http.listen.ip().is_loopback() {
+        tracing::warn!("no tokens are set: every process on this machine may ask for anything");
+        return Ok(());
+    }
+    Err(Refusal::Problem(Problem {
+        code: Code::ConfigInvalid,
+        subject: "http.listen".into(),
+        message: format!("{} is open to other machines, and no tokens are set", config.http.listen),
+        hint: "set [http.tokens.<name>], or listen on 127.0.0.1".into(),
+    })
+    .into())
+}
