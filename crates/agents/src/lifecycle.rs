@@ -21,10 +21,11 @@ use dagwright_compiler::{Target, compile};
 use dagwright_model::{
     canonical,
     code::Code,
+    id::{PlanHash, RequestId},
     plan::Plan,
     record::{
-        Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, PipelineChanged, PipelineStatus, Purpose,
-        RecordBody,
+        Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, PipelineChanged, PipelineStatus, PlanReused,
+        Purpose, RecordBody,
     },
     spec::{Approval, SchemaChange},
     task::Problem,
@@ -41,6 +42,13 @@ pub(crate) enum Event {
     },
     /// The agents came to an end, which they have recorded.
     Negotiated(Ending),
+    /// What was agreed on for another request holds for this one too.
+    Reused {
+        /// The plan.
+        plan: Arc<Plan>,
+        /// The other request.
+        from: RequestId,
+    },
     /// A person decided about the plan.
     Decided {
         /// Whether it is approved.
@@ -138,8 +146,12 @@ impl Lifecycle {
         }
     }
 
-    /// Takes in what was recorded before.
-    pub(crate) fn replay(&mut self, body: &RecordBody) -> Result<(), Misfit> {
+    /// Takes in what was recorded before; `plan` looks up a plan that another request's records hold.
+    pub(crate) fn replay(
+        &mut self,
+        body: &RecordBody,
+        plan: impl FnOnce(&PlanHash) -> Option<Plan>,
+    ) -> Result<(), Misfit> {
         if self.stage == Stage::Ended {
             return Err(Misfit);
         }
@@ -151,6 +163,10 @@ impl Lifecycle {
             },
             RecordBody::PlanSealed(sealed) => {
                 self.plan = Some(Arc::new(sealed.plan.clone()));
+                self.stage = Stage::Sealed;
+            }
+            RecordBody::PlanReused(reused) => {
+                self.plan = Some(Arc::new(plan(&reused.hash).ok_or(Misfit)?));
                 self.stage = Stage::Sealed;
             }
             RecordBody::ApprovalNeeded(_) => self.stage = Stage::AwaitingApproval,
@@ -193,6 +209,12 @@ impl Lifecycle {
             (Stage::Running, Event::Turn { .. }) => self.plan.clone().map(Effect::Run).into_iter().collect(),
 
             (Stage::Negotiating, Event::Negotiated(ending)) => self.conclude(ending),
+            (Stage::Negotiating, Event::Reused { plan, from }) => {
+                let reused = PlanReused { hash: plan.hash(), from };
+                let mut effects = vec![Effect::Record(RecordBody::PlanReused(reused))];
+                effects.extend(self.take(plan));
+                effects
+            }
             (Stage::AwaitingApproval, Event::Decided { approved, by }) => self.decide(approved, by),
             (Stage::Running, Event::RunEnded) => {
                 self.stage = Stage::Ended;
@@ -217,7 +239,10 @@ impl Lifecycle {
             ) => self.end(RecordBody::Failed(Ended { problems: vec![problem] })),
 
             // Late, or told twice.
-            (Stage::Waiting | Stage::Sealed | Stage::AwaitingApproval | Stage::Running, Event::Negotiated(_))
+            (
+                Stage::Waiting | Stage::Sealed | Stage::AwaitingApproval | Stage::Running,
+                Event::Negotiated(_) | Event::Reused { .. },
+            )
             | (Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::Running, Event::Decided { .. })
             | (Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::AwaitingApproval, Event::RunEnded) => {
                 Vec::new()
@@ -257,7 +282,11 @@ impl Lifecycle {
             self.stage = Stage::Ended;
             return vec![Effect::End];
         };
-        self.plan = Some(Arc::from(plan));
+        self.take(Arc::from(plan))
+    }
+
+    fn take(&mut self, plan: Arc<Plan>) -> Vec<Effect> {
+        self.plan = Some(plan);
         self.stage = Stage::Sealed;
         match self.cancelled.take() {
             Some(by) => self.end(RecordBody::Cancelled(Cancelled { by })),

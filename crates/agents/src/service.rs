@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `dispatcher` | the actor that knows which requests are open, and keeps the one who follows each |
+//! | `plans` | plans that were agreed on lately |
 //! | `follow` | the shell around one request's [`Lifecycle`](crate::lifecycle) |
 //!
 //! A request counts as taken on when its acceptance is in the ledger; whatever ends this process after that, it goes on
@@ -10,6 +11,7 @@
 
 mod dispatcher;
 mod follow;
+mod plans;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -29,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     dispatcher::{Arrive, Ask, Count, Dispatcher, Drain},
     follow::Asked,
+    plans::RecentPlans,
 };
 use crate::{
     ports::Clock,
@@ -47,6 +50,8 @@ pub struct Settings {
     pub quarantine: String,
     /// The bounds of each negotiation.
     pub bounds: Bounds,
+    /// How long what was found counts as known: a request with the same spec uses the plan again; zero looks anew.
+    pub facts_age_max: Duration,
     /// How many requests may be negotiated at a time.
     pub negotiations_max: usize,
     /// How many plans may run at a time.
@@ -109,6 +114,7 @@ struct Shared {
     resources: Resources,
     settings: Settings,
     team: Team,
+    plans: RecentPlans,
     negotiations: Semaphore,
     runs: Semaphore,
     progress: broadcast::Sender<(RequestId, RunEvent)>,
@@ -128,6 +134,7 @@ impl Service {
     pub async fn start(resources: Resources, settings: Settings) -> Result<Self, crate::Error> {
         let team = Team::start(resources.agents.clone()).await?;
         let shared = Arc::new(Shared {
+            plans: RecentPlans::new(u64::try_from(settings.facts_age_max.as_millis()).unwrap_or(u64::MAX)),
             negotiations: Semaphore::new(settings.negotiations_max.max(1)),
             runs: Semaphore::new(settings.runs_max.max(1)),
             progress: broadcast::channel(PROGRESS_BACKLOG).0,

@@ -87,6 +87,7 @@ struct World {
     store: Arc<MemoryStore>,
     engine: Arc<Stage>,
     facts: Facts,
+    facts_age_max: Duration,
     text: String,
 }
 
@@ -102,6 +103,7 @@ impl World {
                 panics: AtomicUsize::new(0),
             }),
             facts: serde_json::from_str(&read("crates/negotiation/tests/facts/flights.json")).expect("facts"),
+            facts_age_max: Duration::ZERO,
             text: read("examples/flights.yaml"),
         }
     }
@@ -123,6 +125,7 @@ impl World {
             staging: "/staging".into(),
             quarantine: "/quarantine".into(),
             bounds: Bounds::default(),
+            facts_age_max: self.facts_age_max,
             negotiations_max: 4,
             runs_max: 4,
             open_max: 8,
@@ -300,6 +303,25 @@ fn a_revision_is_applied_and_a_paused_pipeline_runs_nothing() {
         service.submit(id("d"), stale).await.expect("taken on");
         world.until("d", RequestState::Failed).await;
         assert_eq!(world.told("d"), ["request.accepted", "request.rejected"]);
+    });
+}
+
+#[test]
+fn what_was_found_lately_counts_as_known() {
+    check(async {
+        let mut world = World::new(9);
+        world.facts_age_max = Duration::from_secs(3600);
+        let service = world.start().await;
+        for request in ["a", "b"] {
+            service.submit(id(request), world.accepted(Purpose::Run)).await.expect("taken on");
+            world.until(request, RequestState::Succeeded).await;
+        }
+        let summary = |request| world.store.request(&id(request)).expect("reads").expect("known");
+        assert_eq!(summary("a").plan, summary("b").plan);
+        assert_eq!(world.told("a"), world.told("b"));
+        let records = world.store.read(&id("b"), 0).expect("reads");
+        let RecordBody::PlanReused(reused) = &records[1].body else { panic!("{:?}", records[1].body) };
+        assert_eq!(reused.from, id("a"));
     });
 }
 

@@ -87,6 +87,8 @@ pub(crate) struct Negotiation {
     pub(crate) alternatives_max: u32,
     pub(crate) messages_max: u32,
     pub(crate) deadline: Span,
+    /// How long `serve` takes what was found for known.
+    pub(crate) facts_age_max: Span,
 }
 
 /// How `serve` answers HTTP.

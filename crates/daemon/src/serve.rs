@@ -128,6 +128,7 @@ async fn start_service(config: &Config, store: Arc<SledStore>) -> Result<Service
         staging: config.staging(),
         quarantine: config.quarantine(),
         bounds: bounds(config),
+        facts_age_max: Duration::from_millis(config.negotiation.facts_age_max.0),
         negotiations_max: config.limits.negotiations,
         runs_max: if config.limits.runs == 0 { cores } else { config.limits.runs },
         open_max: config.limits.open_requests,

@@ -140,6 +140,7 @@ impl RunEvent {
             | RecordBody::FactRecorded(_)
             | RecordBody::MessageSent(_)
             | RecordBody::PlanSealed(_)
+            | RecordBody::PlanReused(_)
             | RecordBody::Deadlocked(_)
             | RecordBody::Failed(_)
             | RecordBody::ApprovalNeeded(_)

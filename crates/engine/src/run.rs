@@ -211,6 +211,7 @@ impl Run {
             | RecordBody::FactRecorded(_)
             | RecordBody::MessageSent(_)
             | RecordBody::PlanSealed(_)
+            | RecordBody::PlanReused(_)
             | RecordBody::Deadlocked(_)
             | RecordBody::Failed(_)
             | RecordBody::ApprovalNeeded(_)

@@ -184,7 +184,7 @@ pub fn of(subject: Subject<'_>, record: &Record) -> Option<Event> {
             data.revision = accepted.revision;
             EventKind::RequestAccepted
         }
-        RecordBody::PlanSealed(_) => EventKind::PlanSealed,
+        RecordBody::PlanSealed(_) | RecordBody::PlanReused(_) => EventKind::PlanSealed,
         RecordBody::Deadlocked(ended) => {
             data.error = first(ended);
             EventKind::PlanDeadlocked

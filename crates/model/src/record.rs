@@ -45,6 +45,8 @@ pub enum RecordBody {
     MessageSent(Box<Envelope>),
     /// The agents agreed.
     PlanSealed(Box<PlanSealed>),
+    /// A plan that was agreed on for another request is used again, since what was found then still counts as known.
+    PlanReused(PlanReused),
     /// The agents could not agree, or a bound was reached; nothing follows.
     Deadlocked(Ended),
     /// The request could not be fulfilled for another reason than a disagreement; nothing follows.
@@ -164,6 +166,15 @@ pub struct PlanSealed {
     pub hash: PlanHash,
     /// The plan.
     pub plan: Plan,
+}
+
+/// The content of [`RecordBody::PlanReused`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanReused {
+    /// [`Plan::hash`] of the plan.
+    pub hash: PlanHash,
+    /// The request that it was agreed on for, whose records hold the plan and the transcript.
+    pub from: RequestId,
 }
 
 /// Why a request ended without a run.
@@ -336,6 +347,7 @@ impl RecordBody {
             Self::FactRecorded(_) => "fact_recorded",
             Self::MessageSent(_) => "message_sent",
             Self::PlanSealed(_) => "plan_sealed",
+            Self::PlanReused(_) => "plan_reused",
             Self::Deadlocked(_) => "deadlocked",
             Self::Failed(_) => "failed",
             Self::DagCompiled(_) => "dag_compiled",

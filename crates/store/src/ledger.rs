@@ -203,6 +203,10 @@ impl<M: OrderedMap> Ledger<M> {
                 summary.plan = Some(sealed.hash.clone());
                 batch.put(keys::plan(&sealed.hash), canonical::to_bytes(&sealed.plan));
             }
+            RecordBody::PlanReused(reused) => {
+                summary.state = RequestState::Sealed;
+                summary.plan = Some(reused.hash.clone());
+            }
             RecordBody::Deadlocked(ended) => {
                 summary.state = RequestState::Deadlocked;
                 summary.problem = ended.problems.first().cloned();

@@ -6,18 +6,20 @@ use actix::Addr;
 use dagwright_engine::{Cancel, Job, event};
 use dagwright_model::{
     code::Code,
-    id::RequestId,
+    id::{PlanHash, RequestId},
     plan::Plan,
     record::{Accepted, PipelineStatus, Record, RecordBody, RunStarted},
     spec::Spec,
-    task::Problem,
+    task::{Problem, Status},
 };
+use dagwright_negotiation::session::Ending;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::{
     Refused, Shared, blocking,
     dispatcher::{Dispatcher, Runs},
+    plans::Recent,
 };
 use crate::{
     interval,
@@ -93,7 +95,8 @@ async fn read(shared: &Arc<Shared>, request: &RequestId) -> Result<Option<(Accep
     let Some(RecordBody::Accepted(accepted)) = records.first().map(|record| &record.body) else { return Ok(None) };
     let mut life = Lifecycle::new(accepted);
     for record in &records {
-        if life.replay(&record.body).is_err() {
+        let plan = |hash: &PlanHash| shared.resources.register.plan(hash).ok().flatten();
+        if life.replay(&record.body, plan).is_err() {
             tracing::error!(request_id = %request, sequence = record.sequence, "a record does not fit the ones before it");
             return Ok(None);
         }
@@ -237,11 +240,21 @@ async fn negotiate(commission: Commission) -> Told {
         // Whoever accepted it has parsed it.
         return Told::Event(Event::GivenUp(internal("the spec of an accepted request is not valid")), next_sequence);
     };
+    let found_at_ms = shared.clock().now_ms();
+    if let Some(Recent { plan, from, .. }) = shared.plans.get(&accepted.spec_hash, found_at_ms) {
+        return Told::Event(Event::Reused { plan, from }, next_sequence);
+    }
     // Never closed.
     let _permit = shared.negotiations.acquire().await;
+    let id = request.clone();
     let negotiated = shared.team.negotiate(request, spec, shared.settings.bounds, next_sequence).await;
     match negotiated {
-        Ok(negotiated) => Told::Event(Event::Negotiated(negotiated.ending), negotiated.next_sequence),
+        Ok(negotiated) => {
+            if let Ending::Sealed(plan) = &negotiated.ending {
+                shared.plans.keep(&accepted.spec_hash, &id, plan, found_at_ms);
+            }
+            Told::Event(Event::Negotiated(negotiated.ending), negotiated.next_sequence)
+        }
         Err(crate::Error::Store(error)) => Told::Failed(shared.refused(error)),
         Err(error) => {
             let message = format!("the negotiation has no outcome: {error}");
@@ -296,7 +309,13 @@ async fn run(commission: Commission, plan: Arc<Plan>, cancel: Cancel) -> Told {
     };
     let (outcome, ()) = tokio::join!(shared.resources.engine.run(job, started), forward);
     match outcome {
-        Ok(_) => Told::Event(Event::RunEnded, next_sequence),
+        Ok(outcome) => {
+            if outcome.status == Status::Failed {
+                // Perhaps because something is no longer as it was found.
+                shared.plans.forget(&accepted.spec_hash);
+            }
+            Told::Event(Event::RunEnded, next_sequence)
+        }
         Err(error) => {
             tracing::error!(request_id = %request, error = %error, "a run cannot go on");
             shared.broken.cancel();

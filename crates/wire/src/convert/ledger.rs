@@ -4,8 +4,8 @@ use dagwright_model::{
     id::{PlanHash, RequestId, TaskId},
     record::{
         Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, EventIdentity, FactRecorded, Ingress,
-        PipelineChanged, PipelineStatus, PlanSealed, Purpose, Record, RecordBody, RetryScheduled, RunEnded, RunStarted,
-        TaskEnded, TaskInstance, TaskStarted,
+        PipelineChanged, PipelineStatus, PlanReused, PlanSealed, Purpose, Record, RecordBody, RetryScheduled, RunEnded,
+        RunStarted, TaskEnded, TaskInstance, TaskStarted,
     },
     spec::SchemaChange,
     task::{RunContext, Status},
@@ -58,6 +58,9 @@ impl From<&RecordBody> for Body {
             RecordBody::PlanSealed(sealed) => {
                 Self::PlanSealed(proto::PlanSealed { hash: sealed.hash.0.clone(), plan_json: to_json(&sealed.plan) })
             }
+            RecordBody::PlanReused(reused) => {
+                Self::PlanReused(proto::PlanReused { hash: reused.hash.0.clone(), from: reused.from.0.clone() })
+            }
             RecordBody::Deadlocked(ended) => Self::Deadlocked(ended.into()),
             RecordBody::Failed(ended) => Self::Failed(ended.into()),
             RecordBody::DagCompiled(compiled) => Self::DagCompiled(compiled.into()),
@@ -106,6 +109,10 @@ impl TryFrom<Body> for RecordBody {
                 hash: PlanHash(sha256(sealed.hash, "plan_sealed.hash")?),
                 plan: from_json(&sealed.plan_json, "plan_sealed.plan_json")?,
             })),
+            Body::PlanReused(reused) => Self::PlanReused(PlanReused {
+                hash: PlanHash(sha256(reused.hash, "plan_reused.hash")?),
+                from: RequestId(text(reused.from, "plan_reused.from")?),
+            }),
             Body::Deadlocked(ended) => Self::Deadlocked(ended.try_into()?),
             Body::Failed(ended) => Self::Failed(ended.try_into()?),
             Body::DagCompiled(compiled) => Self::DagCompiled(compiled.try_into()?),

@@ -9,8 +9,8 @@ use dagwright_model::{
     message::{Cost, Fact, Observation, Origin},
     record::{
         Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, EventIdentity, FactRecorded, Ingress,
-        PipelineChanged, PipelineStatus, Purpose, Record, RecordBody, RetryScheduled, RunEnded, RunStarted, TaskEnded,
-        TaskInstance, TaskStarted,
+        PipelineChanged, PipelineStatus, PlanReused, Purpose, Record, RecordBody, RetryScheduled, RunEnded, RunStarted,
+        TaskEnded, TaskInstance, TaskStarted,
     },
     spec::{Interval, SchemaChange},
     task::{
@@ -281,6 +281,9 @@ fn body() -> BoxedStrategy<RecordBody> {
         (sha256(), observation())
             .prop_map(|(key, observation)| { RecordBody::FactRecorded(Box::new(FactRecorded { key, observation })) }),
         envelope().prop_map(|envelope| RecordBody::MessageSent(Box::new(envelope))),
+        (sha256(), some_text()).prop_map(|(hash, from)| {
+            RecordBody::PlanReused(PlanReused { hash: PlanHash(hash), from: RequestId(from) })
+        }),
         problems().prop_map(RecordBody::Deadlocked),
         problems().prop_map(RecordBody::Failed),
         (sha256(), some_text(), some_text(), sha256()).prop_map(|(hash, target, file, file_hash)| {
