@@ -1,4 +1,4 @@
-//! The suite that every [`Store`], [`Register`] and [`Outbox`] must pass, as a library, so that an implementation elsewhere can run it too.
+//! The suite that every [`Store`], [`Register`], [`Outbox`] and [`Cache`] must pass, as a library, so that an implementation elsewhere can run it too.
 
 use dagwright_model::{
     code::Code,
@@ -13,13 +13,13 @@ use dagwright_model::{
     task::{Counts, Problem, Status},
 };
 
-use crate::{Error, Outbox, Register, RequestState, Store};
+use crate::{Cache, Error, Outbox, Register, RequestState, Store};
 
 /// Runs every case, each on a store of its own.
 ///
 /// # Panics
 /// When the implementation does not conform; the message names the case.
-pub fn check<S: Register + Outbox>(mut open: impl FnMut() -> S) {
+pub fn check<S: Cache>(mut open: impl FnMut() -> S) {
     records_read_back_in_order(&open());
     an_append_expects_its_place(&open());
     an_append_is_all_or_nothing(&open());
@@ -35,6 +35,7 @@ pub fn check<S: Register + Outbox>(mut open: impl FnMut() -> S) {
     a_pipeline_is_what_was_applied_last(&open());
     the_outside_is_told_in_order_and_once(&open());
     a_reader_goes_on_where_it_stopped(&open());
+    a_cache_takes_in_what_it_lacks(&open());
 }
 
 fn records_read_back_in_order(store: &impl Store) {
@@ -293,6 +294,29 @@ fn a_reader_goes_on_where_it_stopped(store: &impl Outbox) {
     store.deliver("other", 7).expect("writes");
     assert_eq!((store.delivered("hook").expect("reads"), store.delivered("other").expect("reads")), (41, 7));
     assert!(store.deliver("", 1).is_err());
+}
+
+fn a_cache_takes_in_what_it_lacks(store: &impl Cache) {
+    let plan = plan("one");
+    let of_a = [served("a", "p", Purpose::Run, 1), sealed("a", 1, &plan), run_started("a", 2, &plan)];
+    let of_b = [served("b", "q", Purpose::Run, 2), sealed("b", 1, &plan)];
+    let foreseen = store.foresee(&of_a).expect("foresees");
+    assert_eq!(foreseen.iter().map(|event| event.sequence).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(store.read(&id("a"), 0).expect("reads"), [], "foreseeing appends nothing");
+    store.append(&of_a[..2]).expect("appends");
+    assert_eq!(store.reached("log-0").expect("reads"), None);
+    let mixed = [of_a[0].clone(), of_b[0].clone(), of_a[1].clone(), of_a[2].clone(), of_b[1].clone()];
+    store.absorb("log-0", 5, &mixed).expect("takes in");
+    store.absorb("log-0", 5, &mixed).expect("takes in nothing");
+    assert_eq!((store.reached("log-0").expect("reads"), store.reached("log-1").expect("reads")), (Some(5), None));
+    assert_eq!(store.read(&id("a"), 0).expect("reads"), of_a);
+    assert_eq!(store.read(&id("b"), 0).expect("reads"), of_b);
+    let told: Vec<_> = store.events(0, 9).expect("reads").iter().map(|(_, event)| event.id()).collect();
+    assert_eq!(told, ["a/0", "a/1", "b/0", "a/2", "b/1"]);
+    assert!(store.foresee(&[run_started("a", 2, &plan)]).is_err());
+    let gap = [record("b", 3, ended(Status::Failed))];
+    assert!(matches!(store.absorb("log-0", 9, &gap), Err(Error::Conflict { expected: 2, given: 3, .. })));
+    assert_eq!(store.reached("log-0").expect("reads"), Some(5));
 }
 
 // === values ===

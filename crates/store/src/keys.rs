@@ -30,6 +30,8 @@ const BY_TIME: u8 = b't';
 const PIPELINE: u8 = b'q';
 /// `e <position>` → the event, JSON.
 const EVENT: u8 = b'e';
+/// `c <log>` → the position up to which it was absorbed, big-endian.
+const REACHED: u8 = b'c';
 /// `d <reader>` → the position up to which it has delivered, big-endian.
 const DELIVERED: u8 = b'd';
 
@@ -133,6 +135,10 @@ pub(crate) fn event(position: u64) -> Vec<u8> {
 /// Returns the position of a key made by [`event`].
 pub(crate) fn event_position(key: &[u8]) -> Option<u64> {
     key.get(1..)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+pub(crate) fn reached(log: &str) -> Vec<u8> {
+    texts(REACHED, &[log])
 }
 
 pub(crate) fn delivered(reader: &str) -> Vec<u8> {

@@ -28,7 +28,8 @@ use dagwright_wire::record;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    APPEND_RECORDS_MAX, Error, Listener, Outbox, PipelineSummary, Register, RequestState, RequestSummary, Store, keys,
+    APPEND_RECORDS_MAX, Cache, Error, Listener, Outbox, PipelineSummary, Register, RequestState, RequestSummary, Store,
+    keys,
 };
 
 /// Keys and values.
@@ -108,6 +109,51 @@ impl<M: OrderedMap> Ledger<M> {
         let Some(bytes) = self.map.get(key)? else { return Ok(None) };
         let text = String::from_utf8(bytes).map_err(|source| Error::Unreadable { what, source: source.into() })?;
         Ok(Some(text))
+    }
+
+    fn newest(&self, positions: &Positions) -> Result<u64, Error> {
+        positions.newest.map_or_else(|| self.last_position(), Ok)
+    }
+
+    /// Puts the records of one request, and what is derived from them, into a batch; returns what they tell.
+    fn stage(&self, batch: &mut Batch, records: &[Record]) -> Result<Vec<Event>, Error> {
+        let Some(first) = records.first() else { return Ok(Vec::new()) };
+        check(records)?;
+        let key = keys::summary(&first.request);
+        let known = batch.holds(&key, &self.map)?;
+        let read = |bytes: Vec<u8>| {
+            serde_json::from_slice(&bytes)
+                .map_err(|source| Error::Unreadable { what: "a request's summary", source: source.into() })
+        };
+        let mut summary: Option<RequestSummary> = known.map(read).transpose()?;
+        let expected = summary.as_ref().map_or(0, |summary| summary.next_sequence);
+        if first.sequence != expected {
+            let request = first.request.clone();
+            return Err(Error::Conflict { request, expected, given: first.sequence });
+        }
+        let mut events = Vec::new();
+        for record in records {
+            let bytes = record::encode(record);
+            if bytes.len() > record::RECORD_BYTES_MAX {
+                return Err(Error::Misuse { what: "a record is longer than can be read back" });
+            }
+            batch.put(keys::record(&record.request, record.sequence), bytes);
+            let derived = self.derive(batch, summary, record)?;
+            events.extend(derived.tell(record));
+            summary = Some(derived);
+        }
+        batch.put(key, canonical::to_bytes(&summary));
+        Ok(events)
+    }
+
+    /// Notes that events are on disk, and tells whoever listens.
+    fn told(&self, before: u64, newest: u64) {
+        self.flushed.fetch_max(newest, Ordering::AcqRel);
+        if newest > before
+            && let Some(listener) = &*self.listener.read().unwrap_or_else(PoisonError::into_inner)
+        {
+            listener(newest);
+        }
     }
 
     /// Takes a record into its pipeline's summary.
@@ -259,45 +305,19 @@ impl<M: OrderedMap> Ledger<M> {
 
 impl<M: OrderedMap> Store for Ledger<M> {
     fn append(&self, records: &[Record]) -> Result<(), Error> {
-        let Some(first) = records.first() else { return Ok(()) };
-        check(records)?;
+        if records.is_empty() {
+            return Ok(());
+        }
         let mut positions = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = match positions.newest {
-            Some(known) => known,
-            None => self.last_position()?,
-        };
-        let mut newest = before;
-        let mut summary = self.request(&first.request)?;
-        let expected = summary.as_ref().map_or(0, |summary| summary.next_sequence);
-        if first.sequence != expected {
-            let request = first.request.clone();
-            return Err(Error::Conflict { request, expected, given: first.sequence });
-        }
+        let before = self.newest(&positions)?;
         let mut batch = Batch::default();
-        for record in records {
-            let bytes = record::encode(record);
-            if bytes.len() > record::RECORD_BYTES_MAX {
-                return Err(Error::Misuse { what: "a record is longer than can be read back" });
-            }
-            batch.put(keys::record(&record.request, record.sequence), bytes);
-            let derived = self.derive(&mut batch, summary, record)?;
-            if let Some(event) = derived.tell(record) {
-                newest += 1;
-                batch.put(keys::event(newest), canonical::to_bytes(&event));
-            }
-            summary = Some(derived);
-        }
-        batch.put(keys::summary(&first.request), canonical::to_bytes(&summary));
+        let events = self.stage(&mut batch, records)?;
+        let newest = batch.tell(before, &events);
         self.map.apply(batch.0)?;
         positions.newest = Some(newest);
         drop(positions);
         self.map.flush()?;
-        self.flushed.fetch_max(newest, Ordering::AcqRel);
-        if newest > before
-            && let Some(listener) = &*self.listener.read().unwrap_or_else(PoisonError::into_inner)
-        {
-            listener(newest);
-        }
+        self.told(before, newest);
         Ok(())
     }
 
@@ -429,6 +449,46 @@ impl<M: OrderedMap> Outbox for Ledger<M> {
     }
 }
 
+impl<M: OrderedMap> Cache for Ledger<M> {
+    fn foresee(&self, records: &[Record]) -> Result<Vec<Event>, Error> {
+        self.stage(&mut Batch::default(), records)
+    }
+
+    fn absorb(&self, log: &str, position: u64, records: &[Record]) -> Result<(), Error> {
+        if !keys::is_text(log) {
+            return Err(Error::Misuse { what: "a log's name is empty, too long, or holds a zero byte" });
+        }
+        let mut positions = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.newest(&positions)?;
+        let mut batch = Batch::default();
+        let mut newest = before;
+        for record in records {
+            match self.stage(&mut batch, std::slice::from_ref(record)) {
+                Ok(events) => newest = batch.tell(newest, &events),
+                // Known already.
+                Err(Error::Conflict { expected, given, .. }) if given < expected => {}
+                Err(error) => return Err(error),
+            }
+        }
+        batch.put(keys::reached(log), position.to_be_bytes().to_vec());
+        self.map.apply(batch.0)?;
+        positions.newest = Some(newest);
+        drop(positions);
+        // Not flushed: what a crash takes is read from the log again.
+        self.told(before, newest);
+        Ok(())
+    }
+
+    fn reached(&self, log: &str) -> Result<Option<u64>, Error> {
+        let position = self.map.get(&keys::reached(log))?.map(<[u8; 8]>::try_from);
+        Ok(position.and_then(Result::ok).map(u64::from_be_bytes))
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        self.map.flush()
+    }
+}
+
 impl<M: fmt::Debug> fmt::Debug for Ledger<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ledger").field("map", &self.map).finish_non_exhaustive()
@@ -477,6 +537,14 @@ impl Batch {
 
     fn remove(&mut self, key: Vec<u8>) {
         self.0.insert(key, None);
+    }
+
+    /// Puts events behind the one at `newest`; returns the position of the last.
+    fn tell(&mut self, newest: u64, events: &[Event]) -> u64 {
+        (newest + 1..).zip(events).fold(newest, |_, (position, event)| {
+            self.put(keys::event(position), canonical::to_bytes(event));
+            position
+        })
     }
 
     /// Returns what a key will hold once this is written.

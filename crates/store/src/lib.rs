@@ -152,6 +152,37 @@ pub trait Outbox: Store {
     fn listen(&self, listener: Listener);
 }
 
+/// A ledger that is a cache of a log elsewhere, from which it can be built anew.
+///
+/// Nothing here is flushed before it is acknowledged: the log has it.
+pub trait Cache: Register + Outbox {
+    /// Returns what the outside will be told of records once they are appended; appends nothing.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    fn foresee(&self, records: &[Record]) -> Result<Vec<Event>, Error>;
+
+    /// Takes in records of any requests that stand in a log before `position`, in the log's order; passes over those
+    /// that are known.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when records before them are missing, or what is wrong with the storage; nothing was taken in
+    /// then.
+    fn absorb(&self, log: &str, position: u64, records: &[Record]) -> Result<(), Error>;
+
+    /// Returns the position up to which a log was taken in; `None` for a log nobody knows.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn reached(&self, log: &str) -> Result<Option<u64>, Error>;
+
+    /// Brings what was taken in to the disk, so that the next process need not read it again.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn flush(&self) -> Result<(), Error>;
+}
+
 /// Hears that there are new events.
 pub type Listener = Arc<dyn Fn(u64) + Send + Sync>;
 
