@@ -185,6 +185,17 @@ impl<'de> Deserialize<'de> for Code {
     }
 }
 
+impl schemars::JsonSchema for Code {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Code".into()
+    }
+
+    // No list of codes: a later version has more, and a reader must not choke on them.
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^DW[0-9]{4}$", "examples": ["DW0201"] })
+    }
+}
+
 // === impl TaskExit ===
 
 impl TaskExit {

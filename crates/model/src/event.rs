@@ -6,6 +6,9 @@
 //!
 //! Deliberately absent: rows, values of the data, credentials, SQL and logs.
 
+mod schema;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -89,7 +92,7 @@ kinds! {
 }
 
 /// The particulars of an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EventData {
     /// The pipeline's `dag_id`.
     pub pipeline: String,
@@ -119,7 +122,7 @@ pub struct EventData {
 }
 
 /// Which try of which task, in the words of Airflow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskData {
     /// The run.
     pub dag_run_id: String,
@@ -132,7 +135,7 @@ pub struct TaskData {
 }
 
 /// Rows, summed over sources and sinks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rows {
     /// Read from sources.
     pub read: u64,
@@ -264,6 +267,13 @@ impl EventKind {
     #[must_use]
     pub fn type_name(self) -> String {
         format!("dev.dagwright.{}.v1", self.as_str())
+    }
+
+    /// Returns the URI that identifies the data's schema, the schema's own `$id`. It is a name; nothing needs to be
+    /// fetched from it.
+    #[must_use]
+    pub fn schema_uri(self) -> String {
+        format!("https://dagwright.dev/schemas/{}.v1.json", self.as_str())
     }
 }
 

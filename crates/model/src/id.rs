@@ -23,19 +23,19 @@ pub struct Name(String);
 pub struct InvalidName;
 
 /// Identifies a request: minted once at ingress, from what its requester calls it where that is known, and recorded.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct RequestId(pub String);
 
 /// The SHA-256 of a sealed plan's canonical JSON, in lower-case hexadecimal (64 characters).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
-pub struct PlanHash(pub String);
+pub struct PlanHash(#[schemars(regex(pattern = r"^[0-9a-f]{64}$"))] pub String);
 
 /// Identifies a task within a plan, for example `extract_flights` or `load_warehouse`.
 ///
 /// Built only by the plan's sealing from [`Name`]s, so it is a valid Airflow task id.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct TaskId(pub String);
 

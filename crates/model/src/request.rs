@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,6 +19,7 @@ pub struct Request {
     pub action: Action,
     /// The pipeline's spec: an object as in a spec file, or its text. Without one, `pipeline` names an applied one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("type" = ["object", "string", "null"]))]
     pub spec: Option<Value>,
     /// The `dag_id` of a pipeline that is known already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,9 +61,37 @@ pub struct RunWishes {
     pub params: BTreeMap<Name, Value>,
 }
 
+// === impl Request ===
+
+impl Request {
+    /// Returns the JSON Schema (draft 2020-12).
+    #[must_use]
+    pub fn json_schema() -> Value {
+        let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+        let mut schema = settings.into_generator().into_root_schema_for::<Self>();
+        schema.insert("$id".into(), "https://dagwright.dev/schemas/pipeline.requested.v1.json".into());
+        schema.to_value()
+    }
+}
+
 // === impl Action ===
 
 impl Action {
+    /// Every action.
+    pub const ALL: &'static [Self] = &[Self::Run, Self::Apply, Self::Backfill, Self::Pause, Self::Delete];
+
+    /// Returns its name in a request.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Apply => "apply",
+            Self::Backfill => "backfill",
+            Self::Pause => "pause",
+            Self::Delete => "delete",
+        }
+    }
+
     /// Returns what the ledger calls it.
     #[must_use]
     pub fn purpose(self) -> Purpose {

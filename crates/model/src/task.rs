@@ -447,7 +447,7 @@ pub struct SinkCounts {
 }
 
 /// Something that went wrong, said so that a person can mend it; never holds a value from the data.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Problem {
     /// The stable code.

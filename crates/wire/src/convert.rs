@@ -6,6 +6,7 @@
 mod common;
 mod ledger;
 mod negotiation;
+mod request;
 mod task;
 
 use std::collections::BTreeMap;

@@ -1,17 +1,23 @@
-//! Protobuf and JSON renderings of the model.
+//! Protobuf, JSON and CloudEvents renderings of the model.
 //!
 //! The types of `/proto` are generated into [`proto`]; [`convert`] maps them to the model and back. The way in is
 //! checked: an unknown enum value, a missing field, a bad name or bad JSON is an [`Error`] with a code, never a
 //! default. The way out cannot fail. [`jsonl`] reads and writes the task's event lines, [`envelope`] messages between
-//! agents, [`record`] the ledger's bytes.
+//! agents, [`record`] the ledger's bytes. [`cloudevent`] reads and writes events from and for the outside, over HTTP and
+//! Kafka alike, and [`request`] reads what they ask for.
 //!
 //! Encodings are deterministic: maps are ordered and nested JSON is canonical, so equal values are equal bytes.
 
+pub mod cloudevent;
 pub mod convert;
 pub mod envelope;
 mod error;
+mod json;
 pub mod jsonl;
+mod media_type;
 pub mod record;
+pub mod request;
+mod trace;
 
 pub use error::Error;
 
@@ -19,4 +25,10 @@ pub use error::Error;
 pub mod proto {
     #![allow(missing_docs, clippy::all, unreachable_pub, reason = "generated from /proto")]
     include!(concat!(env!("OUT_DIR"), "/dagwright.v1.rs"));
+}
+
+/// The generated protobuf types of package `io.cloudevents.v1`.
+pub mod cloudevents_proto {
+    #![allow(missing_docs, clippy::all, unreachable_pub, reason = "generated from /proto")]
+    include!(concat!(env!("OUT_DIR"), "/io.cloudevents.v1.rs"));
 }
