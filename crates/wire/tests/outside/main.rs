@@ -1,6 +1,7 @@
 //! What comes in from the outside and goes out to it: CloudEvents, requests, and the documents that promise them.
 
 mod cloudevents;
+mod hostile;
 mod requests;
 mod samples;
 
