@@ -8,7 +8,7 @@ use dagwright_tests::repository;
 use crate::{assert_none, files};
 
 /// The index's headings, by the hundreds of the codes.
-const CLASSES: [(u16, &str); 7] = [
+const CLASSES: [(u16, &str); 8] = [
     (1, "The spec"),
     (2, "Negotiation"),
     (3, "Sources"),
@@ -16,6 +16,7 @@ const CLASSES: [(u16, &str); 7] = [
     (5, "Transforms and quality"),
     (6, "Running"),
     (7, "This program"),
+    (8, "The service"),
 ];
 
 #[test]
