@@ -1,9 +1,11 @@
 //! What comes in from the outside and goes out to it: CloudEvents, requests, and the documents that promise them.
 
 mod cloudevents;
+mod documents;
 mod hostile;
 mod requests;
 mod samples;
+mod yaml;
 
 use dagwright_wire::cloudevent::{Binding, Message};
 
