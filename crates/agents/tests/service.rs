@@ -28,7 +28,7 @@ use dagwright_model::{
     task::{Counts, Status},
 };
 use dagwright_store::{MemoryStore, Outbox, Register, RequestState, Store};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// A world that looks as it did when the facts of an example were recorded.
 struct Remembered(Facts);
@@ -89,14 +89,20 @@ struct World {
     facts: Facts,
     facts_age_max: Duration,
     text: String,
+    /// Notified after whatever the ledger tells.
+    news: Arc<Notify>,
 }
 
 impl World {
     fn new(let_end: usize) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a file of the repository");
+        let (store, news) = (Arc::new(MemoryStore::default()), Arc::new(Notify::new()));
+        let told = news.clone();
+        store.listen(Arc::new(move |_| told.notify_waiters()));
         Self {
-            store: Arc::new(MemoryStore::default()),
+            store,
+            news,
             engine: Arc::new(Stage {
                 let_end: Semaphore::new(let_end),
                 begun: Mutex::default(),
@@ -157,7 +163,23 @@ impl World {
     }
 
     async fn until(&self, request: &str, wanted: RequestState) {
-        eventually(|| self.state(request) == Some(wanted)).await;
+        self.eventually(|| self.state(request) == Some(wanted)).await;
+    }
+
+    /// Waits for a condition that comes about with something that the ledger tells.
+    async fn eventually(&self, mut holds: impl FnMut() -> bool) {
+        let wait = async {
+            loop {
+                let news = self.news.notified();
+                let mut news = std::pin::pin!(news);
+                news.as_mut().enable();
+                if holds() {
+                    return;
+                }
+                news.await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it comes about within a minute");
     }
 
     fn told(&self, request: &str) -> Vec<&'static str> {
@@ -169,16 +191,6 @@ impl World {
 
 fn id(text: &str) -> RequestId {
     RequestId(text.into())
-}
-
-/// Waits for a condition that other threads bring about.
-async fn eventually(mut holds: impl FnMut() -> bool) {
-    let wait = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it comes about within a minute");
 }
 
 fn check(test: impl Future<Output = ()>) {
@@ -206,7 +218,7 @@ fn a_request_is_seen_through_and_a_repeat_changes_nothing() {
             ["request.accepted", "plan.sealed", "dag.compiled", "dag.compiled", "run.started", "run.succeeded"];
         assert_eq!(world.told("a"), wanted);
         assert_eq!(world.engine.begun.lock().expect("no panic").len(), 1);
-        eventually(|| world.store.open_requests().expect("reads").is_empty()).await;
+        world.eventually(|| world.store.open_requests().expect("reads").is_empty()).await;
     });
 }
 

@@ -1,3 +1,5 @@
+//! The life of a request, event by event.
+
 use dagwright_model::{
     code::Code,
     message::Cost,

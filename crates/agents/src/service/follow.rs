@@ -26,6 +26,9 @@ use crate::{
     lifecycle::{Effect, Event, Lifecycle, Pipeline},
 };
 
+/// Where the negotiation's records begin: right behind the acceptance.
+const NEGOTIATION_FIRST: u64 = 1;
+
 /// What somebody asks of a request.
 #[derive(Clone, Debug)]
 pub(super) enum Asked {
@@ -247,7 +250,7 @@ async fn negotiate(commission: Commission) -> Told {
     // Never closed.
     let _permit = shared.negotiations.acquire().await;
     let id = request.clone();
-    let negotiated = shared.team.negotiate(request, spec, shared.settings.bounds, next_sequence).await;
+    let negotiated = shared.team.negotiate(request, spec, shared.settings.bounds, NEGOTIATION_FIRST).await;
     match negotiated {
         Ok(negotiated) => {
             if let Ending::Sealed(plan) = &negotiated.ending {

@@ -1,3 +1,5 @@
+//! What is admitted, and with which code the rest is refused.
+
 use std::{io::Write as _, sync::Arc};
 
 use dagwright_model::{
