@@ -15,7 +15,7 @@ use dagwright_model::{
     code::Code,
     id::{Name, RequestId},
     record::{Accepted, EventIdentity, Ingress, Purpose, RecordBody},
-    request::{Action, Request},
+    request::{Action, Request, RunWishes},
     spec::{Approval, Diagnostics, Interval, Locator, LossyCast, Spec},
     task::Problem,
 };
@@ -120,6 +120,10 @@ impl Admission {
         };
         if self.register.pipeline(&pipeline)?.is_none() {
             return Err(unknown_pipeline(&pipeline));
+        }
+        if request.run != RunWishes::default() || request.revision.is_some() {
+            let message = format!("{} takes neither `run` nor `revision`", json_word(&request.action));
+            return Err(problem(Code::RequestInvalid, "run", message, "leave them out"));
         }
         Ok(accepted(pipeline, String::new(), canonical::hash_bytes(b""), purpose))
     }
