@@ -147,6 +147,9 @@ codes! {
     ServiceUnreachable = 813, SourceUnavailable, "the service could not be reached";
     BusUnreachable = 814, SourceUnavailable, "the message bus could not be reached";
     DeadLetterUnknown = 815, BadSpec, "there is no such dead letter";
+    BusUnfit = 816, BadSpec, "a topic of the message bus is not as it has to be";
+    BusDenied = 817, Permission, "the message bus refused access";
+    CacheForeign = 818, BadSpec, "the local cache does not fit the ledger";
 }
 
 // === impl Code ===
