@@ -6,10 +6,12 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`in_process`] | the bus of a single process |
+//! | [`kafka`] | the bus of many processes, and what a ledger on Kafka is built of |
 //! | [`envelope`] | negotiation messages on [`Topic::Agents`] |
 
 pub mod envelope;
 pub mod in_process;
+pub mod kafka;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -68,6 +70,9 @@ pub enum Error {
         /// Why.
         source: dagwright_wire::Error,
     },
+    /// Kafka did not take it.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
 }
 
 // === impl Subscription ===

@@ -1,0 +1,163 @@
+//! What goes wrong with Kafka, as a user hears of it.
+
+use dagwright_model::code::Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// Says why Kafka could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings cannot be used.
+    #[error("the settings for Kafka are not valid: {}", problems.join("; "))]
+    Settings {
+        /// Each names the setting, what is wrong with it, and what to do.
+        problems: Vec<String>,
+    },
+    /// No broker answers.
+    #[error("could not reach Kafka to {what}{}", hint(reason))]
+    Unreachable {
+        /// What was to be done.
+        what: &'static str,
+        /// What librdkafka said last; empty when it said nothing.
+        reason: String,
+        /// What came back.
+        source: KafkaError,
+    },
+    /// The brokers do not know us, or do not let us.
+    #[error("Kafka refused to {what}{}", hint(reason))]
+    Denied {
+        /// What was to be done.
+        what: &'static str,
+        /// What librdkafka said last; empty when it said nothing.
+        reason: String,
+        /// What came back.
+        source: KafkaError,
+    },
+    /// A topic is not as it has to be.
+    #[error("topic \"{topic}\" {problem}; {remedy}")]
+    Unfit {
+        /// The topic.
+        topic: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// A record is longer than the brokers take.
+    #[error("a record of {bytes} bytes is longer than topic \"{topic}\" takes")]
+    TooLarge {
+        /// The topic.
+        topic: String,
+        /// The length of its key and value.
+        bytes: usize,
+    },
+    /// There is no dead letter at this place.
+    #[error("there is no dead letter {partition}/{offset}")]
+    NoDeadLetter {
+        /// The partition.
+        partition: i32,
+        /// The offset.
+        offset: i64,
+    },
+    /// The local cache remembers places that the ledger does not have.
+    #[error("the local cache does not fit topic \"{topic}\": it remembers what the topic does not hold")]
+    ForeignCache {
+        /// The ledger's topic.
+        topic: String,
+    },
+    /// The local cache could not be read or written.
+    #[error("could not {what} the local cache of the ledger")]
+    Cache {
+        /// What was to be done.
+        what: &'static str,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A client could not be made or ended.
+    #[error("could not {what}")]
+    Client {
+        /// What was to be done.
+        what: &'static str,
+        /// Why not.
+        source: KafkaError,
+    },
+    /// A thread could not be started.
+    #[error("could not start a thread for Kafka")]
+    Thread(#[source] std::io::Error),
+}
+
+// === impl Error ===
+
+impl Error {
+    /// Returns the code of the error's page.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Settings { .. } => Code::ConfigInvalid,
+            Self::Unreachable { .. } => Code::BusUnreachable,
+            Self::Denied { .. } => Code::BusDenied,
+            Self::Unfit { .. } => Code::BusUnfit,
+            Self::TooLarge { .. } => Code::RequestTooLarge,
+            Self::NoDeadLetter { .. } => Code::DeadLetterUnknown,
+            Self::ForeignCache { .. } => Code::CacheForeign,
+            Self::Cache { .. } => Code::StoreUnusable,
+            Self::Client { .. } | Self::Thread(_) => Code::Internal,
+        }
+    }
+
+    /// Tells whether the same may succeed when it is simply tried again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Settings { .. }
+            | Self::Denied { .. }
+            | Self::Unfit { .. }
+            | Self::TooLarge { .. }
+            | Self::NoDeadLetter { .. }
+            | Self::ForeignCache { .. }
+            | Self::Cache { .. }
+            | Self::Client { .. }
+            | Self::Thread(_) => false,
+        }
+    }
+
+    /// Sorts what came back from the cluster.
+    pub(crate) fn of(what: &'static str, reason: String, source: KafkaError) -> Self {
+        match source.rdkafka_error_code() {
+            Some(code) if is_denial(code) => Self::Denied { what, reason, source },
+            _ => Self::Unreachable { what, reason, source },
+        }
+    }
+}
+
+/// Tells whether the cluster's answer will be the same until somebody changes what we are or may.
+pub(crate) fn is_denial(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::IllegalSASLState
+            | RDKafkaErrorCode::UnsupportedSASLMechanism
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::PolicyViolation
+    )
+}
+
+/// Tells whether it is the record's own fault.
+pub(crate) fn is_too_large(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::MessageBatchTooLarge
+            | RDKafkaErrorCode::InvalidMessageSize
+            | RDKafkaErrorCode::InvalidRecord
+    )
+}
+
+fn hint(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
+}

@@ -1,0 +1,235 @@
+//! Our topics: their names, and that they are as they have to be.
+//!
+//! A pipeline's requests and its ledger lie in partitions of the same number, so whoever is assigned the one owns the
+//! other. That holds only while both topics have the same count of partitions and that count never changes, so any
+//! other count is refused rather than worked with.
+
+use std::time::Duration;
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use super::{Error, Settings, client::Log, partitioner::partition_of, settings::create};
+
+/// How long a broker may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Dead letters are few, and read as one list.
+const DEAD_LETTER_PARTITIONS: i32 = 1;
+
+/// The topics, all of them there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    /// What is asked for, by pipeline.
+    pub requests: String,
+    /// What agents say to each other, by session.
+    pub agents: String,
+    /// What the outside is told, by pipeline.
+    pub events: String,
+    /// The ledger, by pipeline.
+    pub ledger: String,
+    /// What could not be read.
+    pub dead_letters: String,
+    /// Topics with requests that are not ours.
+    pub ingress: Vec<String>,
+    /// How many partitions requests and ledger have.
+    pub partitions: u16,
+}
+
+/// One of our topics, as it has to be.
+struct Wanted<'a> {
+    name: &'a str,
+    partitions: i32,
+    compacted: bool,
+}
+
+// === impl Topics ===
+
+impl Topics {
+    /// Names the topics.
+    #[must_use]
+    pub fn named(settings: &Settings) -> Self {
+        let name = |what| format!("{}.{what}.v1", settings.prefix);
+        Self {
+            requests: name("requests"),
+            agents: name("agents"),
+            events: name("events"),
+            ledger: name("ledger"),
+            dead_letters: name("requests.dlq"),
+            ingress: settings.ingress.clone(),
+            partitions: settings.partitions,
+        }
+    }
+
+    /// Makes those of our topics that are missing, and checks those that are there.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for a topic that cannot be worked with, [`Error::Denied`] and [`Error::Unreachable`].
+    pub async fn ensure(settings: &Settings) -> Result<Self, Error> {
+        settings.validate()?;
+        let topics = Self::named(settings);
+        let known = counts(settings).await?;
+        let count = |name: &str| known.iter().find(|(known, _)| known == name).map(|(_, count)| *count);
+        for topic in topics.ingress.iter().filter(|topic| count(topic).is_none()) {
+            return Err(Error::Unfit {
+                topic: topic.clone(),
+                problem: "does not exist".into(),
+                remedy: "make it, or take it out of `kafka.ingress`".into(),
+            });
+        }
+        for wanted in topics.wanted() {
+            if let Some(count) = count(wanted.name) {
+                wanted.check(count)?;
+            }
+        }
+        let admin: AdminClient<Log> = create(&settings.admin(), Log::new("admin"))?;
+        let (missing, there): (Vec<_>, Vec<_>) =
+            topics.wanted().into_iter().partition(|wanted| count(wanted.name).is_none());
+        make(&admin, &missing, settings.replication).await?;
+        if there.iter().any(|wanted| wanted.compacted) {
+            check_compaction(&admin, &topics.ledger).await?;
+        }
+        // Its end joins a thread.
+        let _ = tokio::task::spawn_blocking(move || drop(admin)).await;
+        Ok(topics)
+    }
+
+    /// Returns the partition of requests and ledger in which a pipeline (by `dag_id`) is at home.
+    #[must_use]
+    pub fn home(&self, pipeline: &str) -> i32 {
+        partition_of(pipeline.as_bytes(), self.partitions)
+    }
+
+    fn wanted(&self) -> [Wanted<'_>; 5] {
+        let partitions = i32::from(self.partitions);
+        let kept = |name| Wanted { name, partitions, compacted: false };
+        [
+            kept(&self.requests),
+            kept(&self.agents),
+            kept(&self.events),
+            Wanted { name: &self.ledger, partitions, compacted: true },
+            Wanted { name: &self.dead_letters, partitions: DEAD_LETTER_PARTITIONS, compacted: false },
+        ]
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted<'_> {
+    /// Only where requests are at home and what else is by key the count matters; dead letters have no place.
+    fn check(&self, partitions: i32) -> Result<(), Error> {
+        if partitions == self.partitions || self.partitions == DEAD_LETTER_PARTITIONS {
+            return Ok(());
+        }
+        Err(Error::Unfit {
+            topic: self.name.into(),
+            problem: format!("has {partitions} partitions instead of {}", self.partitions),
+            remedy: format!(
+                "set `kafka.partitions` to {partitions} if all of our topics have as many and always had, or another \
+                 `kafka.prefix` to begin with new topics; a pipeline's ledger is found by that count"
+            ),
+        })
+    }
+}
+
+/// Asks for the topics that exist, with their counts of partitions.
+async fn counts(settings: &Settings) -> Result<Vec<(String, i32)>, Error> {
+    // A consumer, as its events can be polled: they tell why no broker answers.
+    let probe: BaseConsumer<Log> = create(&settings.admin(), Log::new("admin"))?;
+    blocking(move || {
+        let metadata = probe.fetch_metadata(None, ANSWER_TIMEOUT).map_err(|source| {
+            while probe.poll(Duration::ZERO).is_some() {}
+            Error::of("ask for the topics", probe.context().last_reason(), source)
+        })?;
+        let count = |topic: &rdkafka::metadata::MetadataTopic| {
+            (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
+        };
+        Ok(metadata.topics().iter().map(count).collect())
+    })
+    .await
+}
+
+async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], replication: Option<u16>) -> Result<(), Error> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let replication = TopicReplication::Fixed(replication.map_or(-1, i32::from));
+    let topics: Vec<_> = missing
+        .iter()
+        .map(|wanted| {
+            let policy = if wanted.compacted { "compact" } else { "delete" };
+            let replication = match &replication {
+                TopicReplication::Fixed(count) => TopicReplication::Fixed(*count),
+                TopicReplication::Variable(assignment) => TopicReplication::Variable(assignment),
+            };
+            NewTopic::new(wanted.name, wanted.partitions, replication).set("cleanup.policy", policy)
+        })
+        .collect();
+    let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT)).operation_timeout(Some(ANSWER_TIMEOUT));
+    let what = "make topics";
+    let made = admin.create_topics(&topics, &options).await;
+    for result in made.map_err(|source| Error::of(what, String::new(), source))? {
+        match result {
+            Ok(topic) => tracing::info!(topic, "made topic"),
+            // Another instance was faster; it wants the same.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) if is_setting(code) => {
+                return Err(Error::Unfit {
+                    topic,
+                    problem: format!("cannot be made ({code})"),
+                    remedy: "set `kafka.replication` to no more than there are brokers, or make the topic yourself"
+                        .into(),
+                });
+            }
+            Err((topic, code)) => return Err(Error::of(what, topic, KafkaError::AdminOp(code))),
+        }
+    }
+    Ok(())
+}
+
+fn is_setting(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::InvalidReplicationFactor
+            | RDKafkaErrorCode::InvalidPartitions
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::InvalidConfig
+            | RDKafkaErrorCode::PolicyViolation
+    )
+}
+
+/// Refuses a ledger from which the brokers drop what is old.
+async fn check_compaction(admin: &AdminClient<Log>, ledger: &str) -> Result<(), Error> {
+    let what = "ask how the ledger's topic is kept";
+    let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT));
+    let described = admin.describe_configs(&[ResourceSpecifier::Topic(ledger)], &options).await;
+    for resource in described.map_err(|source| Error::of(what, String::new(), source))? {
+        let policy = match &resource {
+            Ok(resource) => resource.get("cleanup.policy").and_then(|entry| entry.value.clone()),
+            // Whoever may not ask is not told; that alone is no reason not to work.
+            Err(code) => {
+                tracing::warn!(topic = ledger, error = %code, "could not check that the ledger is compacted");
+                None
+            }
+        };
+        if let Some(policy) = policy.filter(|policy| policy.contains("delete")) {
+            return Err(Error::Unfit {
+                topic: ledger.into(),
+                problem: format!("has cleanup.policy={policy}, so what is old would be lost"),
+                remedy: "set its cleanup.policy to compact".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Runs what blocks where it may.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,568 @@
+//! Commits what an owner decided, all of it or nothing, and many commits in one transaction.
+//!
+//! A transaction carries the offsets of every partition that its commits rest on, with the group's metadata. So the
+//! brokers refuse it once the group has moved on, whatever we believe; and they tell nobody the offset of such a partition
+//! while the transaction is open. Kafka compares the generation and not the assignment, hence the order in which an attempt
+//! asks: first for the metadata, then whether the partitions are still owned. A partition that is lost after the second
+//! question is another's in a later generation only, and the metadata is of an earlier one.
+//!
+//! An outcome that is not known is never guessed at: the partition is acquired anew, and whoever acts for it loads
+//! again what there is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{Consumer, ConsumerGroupMetadata},
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Destination, Error, Outgoing, Ownership, Settings,
+    client::Log,
+    error::{is_denial, is_too_large},
+    member::GroupConsumer,
+    message::TopicName,
+    ownership::NotNow,
+    settings::create,
+    shared::{Chain, Shared},
+};
+
+/// How many commits may wait for the next transaction.
+const WAITING_MAX: usize = 1024;
+
+/// How many commits share a transaction.
+const COMMITS_MAX: usize = 512;
+
+/// How many bytes of commits share a transaction, but for one longer commit.
+const BYTES_MAX: usize = 4 << 20;
+
+/// How long one call of librdkafka may take before we look whether to go on. Calls are resumed, not begun again.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the end of a transaction may be unknown before the producer is given up; longer than transactions last.
+const DOUBT_MAX: Duration = Duration::from_secs(60);
+
+/// The first pause before another attempt, and the longest; each is twice as long as the one before.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// What becomes visible together.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// On whose ownership it rests.
+    pub ownership: Ownership,
+    /// The offset of the received record that is done with, in the owned partition.
+    pub consumed: Option<i64>,
+    /// What is written.
+    pub records: Vec<Outgoing>,
+}
+
+/// Says why a commit did not become visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The partition was lost, or has to be acquired anew as it is not known what became visible. Whoever acts for the
+    /// partition must stop.
+    #[error("the partition was lost")]
+    Lost,
+    /// The record is not the first of those that were received and not committed. Nothing was written.
+    #[error("the record is not the next to be committed")]
+    OutOfOrder {
+        /// The next one.
+        expected: Option<i64>,
+    },
+    /// A record is longer than the brokers take. Nothing was written, and nothing else was harmed.
+    #[error("a record is longer than Kafka takes")]
+    TooLarge,
+    /// The instance has ended.
+    #[error("the instance has ended")]
+    Closed,
+}
+
+/// Commits; clones share the transactions.
+#[derive(Clone)]
+pub struct Committer(mpsc::Sender<Job>);
+
+/// What the thread is asked for.
+pub(crate) enum Job {
+    Commit(Commit, oneshot::Sender<Result<(), CommitError>>),
+    /// Finish what was asked for before, then end.
+    End,
+}
+
+/// A commit whose outcome somebody waits for.
+struct Pending {
+    commit: Commit,
+    reply: oneshot::Sender<Result<(), CommitError>>,
+}
+
+/// Hears what became of each record.
+struct Deliveries {
+    log: Log,
+    state: Mutex<Delivered>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Delivered {
+    outstanding: usize,
+    /// Which commit's record failed, and how.
+    failures: Vec<(usize, RDKafkaErrorCode)>,
+}
+
+type TransactionalProducer = ThreadedProducer<Deliveries>;
+
+/// The thread's state.
+pub(crate) struct Transactions {
+    settings: Settings,
+    shared: Arc<Shared>,
+    consumer: Arc<GroupConsumer>,
+    jobs: mpsc::Receiver<Job>,
+    producer: Option<TransactionalProducer>,
+    /// Since when no transaction succeeded although some were tried.
+    failing_since: Option<Instant>,
+}
+
+/// How far the partitions of a transaction have come by it.
+#[derive(Default)]
+struct Advance {
+    partitions: BTreeMap<(TopicName, i32), (Ownership, usize, i64)>,
+}
+
+/// What came of an attempt.
+enum Attempt {
+    /// Every commit has its outcome.
+    Done,
+    /// Nothing became visible; the commits that are left may be tried again.
+    Again(KafkaError),
+    /// It is not known what became visible.
+    Doubt(KafkaError),
+}
+
+/// How bad an error of librdkafka is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Severity {
+    /// Call again.
+    Resume,
+    /// Abort, and begin again.
+    Abort,
+    /// The producer is of no use any more.
+    Fatal,
+}
+
+// === impl Committer ===
+
+impl Committer {
+    /// Makes the thread's queue.
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<Job>) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Makes everything in a commit visible at once; returns when it is.
+    ///
+    /// # Errors
+    /// [`CommitError`]; only after [`CommitError::Lost`] it may have become visible all the same.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the commit may be made although nobody waits for its outcome.
+    pub async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
+        let (reply, outcome) = oneshot::channel();
+        self.0.send(Job::Commit(commit, reply)).await.map_err(|_| CommitError::Closed)?;
+        outcome.await.unwrap_or(Err(CommitError::Closed))
+    }
+
+    pub(crate) async fn end(&self) {
+        // When it has ended already, there is nobody to tell.
+        let _ = self.0.send(Job::End).await;
+    }
+
+    pub(crate) fn try_end(&self) {
+        let _ = self.0.try_send(Job::End);
+    }
+}
+
+// === impl Deliveries ===
+
+impl Deliveries {
+    fn new() -> Self {
+        Self { log: Log::new("ledger"), state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn expect(&self, records: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = Delivered { outstanding: records, failures: Vec::new() };
+    }
+
+    /// Waits until every record was taken, or one was not; returns those that were not.
+    fn wait(&self) -> Vec<(usize, RDKafkaErrorCode)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // librdkafka gives each record a bounded time.
+        let waits = |state: &mut Delivered| state.outstanding > 0 && state.failures.is_empty();
+        self.changed.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner).failures.clone()
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.log.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.log.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, commit: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.outstanding = state.outstanding.saturating_sub(1);
+        if let Err((error, _)) = result {
+            state.failures.push((commit, error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)));
+        }
+        self.changed.notify_all();
+    }
+}
+
+// === impl Transactions ===
+
+impl Transactions {
+    pub(crate) fn new(
+        settings: Settings,
+        shared: Arc<Shared>,
+        consumer: Arc<GroupConsumer>,
+        jobs: mpsc::Receiver<Job>,
+    ) -> Self {
+        Self { settings, shared, consumer, jobs, producer: None, failing_since: None }
+    }
+
+    /// Commits until it is told to end, or the instance fails.
+    pub(crate) fn run(mut self) {
+        // Ends what a former process of this name left open, before anybody waits for it.
+        if let Err(error) = self.prepare() {
+            self.note_failure(&error);
+        }
+        let mut is_last = false;
+        while !is_last && !self.shared.is_over() {
+            let (mut batch, ends) = self.gather();
+            is_last = ends;
+            self.commit(&mut batch);
+        }
+        self.jobs.close();
+        while let Ok(job) = self.jobs.try_recv() {
+            if let Job::Commit(_, reply) = job {
+                let _ = reply.send(Err(CommitError::Closed));
+            }
+        }
+    }
+
+    /// Waits for a commit and takes those that wait with it; true when no more are to be taken.
+    fn gather(&mut self) -> (Vec<Pending>, bool) {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let mut next = self.jobs.blocking_recv();
+        loop {
+            match next {
+                Some(Job::Commit(commit, reply)) => {
+                    bytes += commit.records.iter().map(Outgoing::len).sum::<usize>();
+                    batch.push(Pending { commit, reply });
+                }
+                Some(Job::End) | None => return (batch, true),
+            }
+            if batch.len() >= COMMITS_MAX || bytes >= BYTES_MAX {
+                return (batch, false);
+            }
+            match self.jobs.try_recv() {
+                Ok(job) => next = Some(job),
+                Err(_) => return (batch, false),
+            }
+        }
+    }
+
+    /// Tries until each commit of a batch has its outcome.
+    fn commit(&mut self, batch: &mut Vec<Pending>) {
+        let mut pause = PAUSES.0;
+        while !batch.is_empty() {
+            match self.attempt(batch) {
+                Attempt::Done => {
+                    self.failing_since = None;
+                    return;
+                }
+                Attempt::Again(error) => {
+                    self.shared.stats.aborted.add(1);
+                    tracing::debug!(%error, commits = batch.len(), "transaction came to nothing");
+                    self.note_failure(&error);
+                }
+                Attempt::Doubt(error) => {
+                    tracing::warn!(%error, commits = batch.len(), "outcome of a transaction is not known");
+                    self.shared.stats.in_doubt.add(batch.len());
+                    for Pending { commit, reply } in batch.drain(..) {
+                        self.shared.table.renew(&commit.ownership);
+                        let _ = reply.send(Err(CommitError::Lost));
+                    }
+                    self.note_failure(&error);
+                }
+            }
+            if self.shared.is_over() {
+                for Pending { reply, .. } in batch.drain(..) {
+                    let _ = reply.send(Err(CommitError::Closed));
+                }
+                return;
+            }
+            std::thread::sleep(pause);
+            pause = (2 * pause).min(PAUSES.1);
+        }
+    }
+
+    /// Tries once.
+    fn attempt(&mut self, batch: &mut Vec<Pending>) -> Attempt {
+        if let Err(error) = self.prepare() {
+            return Attempt::Again(error);
+        }
+        // First this, see the head of the file.
+        let Some(metadata) = self.consumer.group_metadata() else {
+            return Attempt::Again(KafkaError::Canceled);
+        };
+        let advance = self.admit(batch);
+        if batch.is_empty() {
+            return Attempt::Done;
+        }
+        let Some(producer) = &self.producer else { return Attempt::Again(KafkaError::Canceled) };
+        let error = match self.write(producer, batch, &advance, &metadata) {
+            Err(error) => error,
+            Ok(()) => match self.call(|| producer.commit_transaction(CALL_TIMEOUT)) {
+                Ok(()) => {
+                    self.succeed(batch, &advance);
+                    return Attempt::Done;
+                }
+                // The brokers have decided against it.
+                Err(error) if severity(&error) == Severity::Abort => error,
+                Err(error) => {
+                    self.give_up_producer();
+                    return Attempt::Doubt(error);
+                }
+            },
+        };
+        let is_usable =
+            severity(&error) != Severity::Fatal && self.call(|| producer.abort_transaction(CALL_TIMEOUT)).is_ok();
+        self.refuse_too_large(producer, batch);
+        if !is_usable {
+            self.give_up_producer();
+        }
+        Attempt::Again(error)
+    }
+
+    /// Makes a producer unless there is one.
+    fn prepare(&mut self) -> Result<(), KafkaError> {
+        if self.producer.is_some() {
+            return Ok(());
+        }
+        let made = create::<_, TransactionalProducer>(&self.settings.transactional(), Deliveries::new());
+        let producer = match made {
+            Ok(producer) => producer,
+            Err(error) => {
+                self.shared.fail(error);
+                return Err(KafkaError::Canceled);
+            }
+        };
+        self.call(|| producer.init_transactions(CALL_TIMEOUT))?;
+        self.producer = Some(producer);
+        Ok(())
+    }
+
+    /// Calls librdkafka until it has an answer, for a bounded time: a call that ran out of time goes on where it was.
+    fn call(&self, call: impl Fn() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + DOUBT_MAX;
+        loop {
+            match call() {
+                Err(error) if severity(&error) == Severity::Resume => {
+                    if Instant::now() >= deadline || self.shared.is_over() {
+                        return Err(error);
+                    }
+                    tracing::debug!(%error, "call again");
+                }
+                decided => return decided,
+            }
+        }
+    }
+
+    /// Answers the commits that cannot be tried, and returns how far the others bring their partitions.
+    fn admit(&self, batch: &mut Vec<Pending>) -> Advance {
+        // Set by librdkafka before it forgets who we are in the group, so it was read after the metadata on purpose.
+        let is_all_lost = self.consumer.assignment_lost();
+        let mut advance = Advance::default();
+        let mut admitted = Vec::with_capacity(batch.len());
+        for pending in batch.drain(..) {
+            let Commit { ownership, consumed, .. } = &pending.commit;
+            let place = ownership.place();
+            let ahead = advance.partitions.get(&place).map_or(0, |(_, ahead, _)| *ahead);
+            let admission = match is_all_lost {
+                true => Err(NotNow::Lost),
+                false => self.shared.table.admit(ownership, ahead, *consumed),
+            };
+            match admission {
+                Ok(position) => {
+                    let ahead = ahead + usize::from(consumed.is_some());
+                    advance.partitions.insert(place, (ownership.clone(), ahead, position));
+                    admitted.push(pending);
+                }
+                Err(NotNow::Lost) => {
+                    self.shared.stats.fenced.add(1);
+                    let _ = pending.reply.send(Err(CommitError::Lost));
+                }
+                Err(NotNow::OutOfOrder { expected }) => {
+                    let _ = pending.reply.send(Err(CommitError::OutOfOrder { expected }));
+                }
+            }
+        }
+        *batch = admitted;
+        advance
+    }
+
+    /// Opens a transaction and puts everything into it.
+    fn write(
+        &self,
+        producer: &TransactionalProducer,
+        batch: &[Pending],
+        advance: &Advance,
+        metadata: &ConsumerGroupMetadata,
+    ) -> Result<(), KafkaError> {
+        let deliveries = producer.context();
+        deliveries.expect(batch.iter().map(|pending| pending.commit.records.len()).sum());
+        producer.begin_transaction()?;
+        for (index, Pending { commit, .. }) in batch.iter().enumerate() {
+            for record in &commit.records {
+                self.send(producer, index, commit, record)?;
+            }
+        }
+        let offsets = advance.offsets()?;
+        self.call(|| producer.send_offsets_to_transaction(&offsets, metadata, CALL_TIMEOUT))?;
+        if let Some((_, code)) = deliveries.wait().first() {
+            return Err(KafkaError::MessageProduction(*code));
+        }
+        // The last report is handled a moment before its record is counted off, and a commit that meets one to be
+        // counted off waits for a tenth of a second.
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        while producer.in_flight_count() > 0 && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn send(
+        &self,
+        producer: &TransactionalProducer,
+        index: usize,
+        commit: &Commit,
+        record: &Outgoing,
+    ) -> Result<(), KafkaError> {
+        let mut out = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.to.topic(&self.shared.topics), index);
+        out.key = record.key.as_deref();
+        out.payload = record.value.as_deref();
+        out.headers = record.native_headers();
+        out.partition = (record.to == Destination::Ledger).then(|| commit.ownership.partition());
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        loop {
+            match producer.send(out) {
+                Ok(()) => return Ok(()),
+                Err((error, back))
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) && Instant::now() < deadline =>
+                {
+                    out = back;
+                    std::thread::sleep(PAUSES.0);
+                }
+                Err((error, _)) => {
+                    if let Some(code) = error.rdkafka_error_code() {
+                        let mut state = producer.context().state.lock().unwrap_or_else(PoisonError::into_inner);
+                        state.failures.push((index, code));
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn succeed(&self, batch: &mut Vec<Pending>, advance: &Advance) {
+        let stats = &self.shared.stats;
+        for (ownership, consumed, position) in advance.partitions.values() {
+            self.shared.table.committed(ownership, *consumed, *position);
+        }
+        stats.committed.add(1);
+        for Pending { commit, reply } in batch.drain(..) {
+            let to = |to| commit.records.iter().filter(|record| record.to == to).count();
+            stats.produced.add(commit.records.len());
+            stats.dead_letters.add(to(Destination::DeadLetters));
+            stats.forwarded.add(to(Destination::Requests));
+            // Whoever asked may have gone.
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    /// Answers the commits with a record that the brokers do not take, so that the others need not suffer.
+    fn refuse_too_large(&self, producer: &TransactionalProducer, batch: &mut Vec<Pending>) {
+        let failures = producer.context().state.lock().unwrap_or_else(PoisonError::into_inner).failures.clone();
+        let at_fault: BTreeSet<_> =
+            failures.iter().filter(|(_, code)| is_too_large(*code)).map(|(index, _)| *index).collect();
+        let mut others = Vec::with_capacity(batch.len());
+        for (index, pending) in batch.drain(..).enumerate() {
+            if at_fault.contains(&index) {
+                let _ = pending.reply.send(Err(CommitError::TooLarge));
+            } else {
+                others.push(pending);
+            }
+        }
+        *batch = others;
+    }
+
+    fn give_up_producer(&mut self) {
+        self.producer = None;
+        self.shared.stats.rebuilt.add(1);
+    }
+
+    /// Fails the instance when there is no hope, or has not been for too long.
+    fn note_failure(&mut self, error: &KafkaError) {
+        if error.rdkafka_error_code().is_some_and(is_too_large) {
+            return; // That was a record's fault, and its commit is out of the way.
+        }
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        let is_refused = error.rdkafka_error_code().is_some_and(is_denial);
+        if is_refused || since.elapsed() >= self.settings.patience {
+            let reason = self.producer.as_ref().map(|producer| producer.context().log.last_reason());
+            self.shared.fail(Error::of("commit to the ledger", reason.unwrap_or_default(), error.clone()));
+        } else if since.elapsed() >= CALL_TIMEOUT {
+            tracing::warn!(error = %Chain(error), since_s = since.elapsed().as_secs(), "cannot commit for now");
+        }
+    }
+}
+
+// === impl Advance ===
+
+impl Advance {
+    fn offsets(&self) -> Result<TopicPartitionList, KafkaError> {
+        let mut offsets = TopicPartitionList::with_capacity(self.partitions.len());
+        for ((topic, partition), (_, _, position)) in &self.partitions {
+            offsets.add_partition_offset(topic, *partition, Offset::Offset(*position))?;
+        }
+        Ok(offsets)
+    }
+}
+
+fn severity(error: &KafkaError) -> Severity {
+    match error {
+        KafkaError::Transaction(error) if error.is_fatal() => Severity::Fatal,
+        KafkaError::Transaction(error) if error.txn_requires_abort() => Severity::Abort,
+        KafkaError::Transaction(error) if error.is_retriable() => Severity::Resume,
+        // A call at the wrong time: what librdkafka believes is not what we do.
+        KafkaError::Transaction(_) => Severity::Fatal,
+        KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut) => Severity::Resume,
+        KafkaError::MessageProduction(RDKafkaErrorCode::Fatal) => Severity::Fatal,
+        _ => Severity::Abort,
+    }
+}

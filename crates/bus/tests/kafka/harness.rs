@@ -1,0 +1,322 @@
+//! A broker, instances that do something simple, and a reader that shares nothing with them but librdkafka.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::Command,
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, Instant},
+};
+
+use dagwright_bus::kafka::{
+    Commit, CommitError, Committer, Destination, Instance, LedgerCache, LedgerRecord, Outgoing, Producer, Received,
+    Requests, Settings, Stats, Topics,
+};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::Headers,
+};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// How long to wait for what must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How many partitions requests and ledger have in tests.
+pub(crate) const PARTITIONS: u16 = 4;
+
+/// A real broker that ends with this process.
+pub(crate) struct Broker {
+    folder: TempDir,
+    pub(crate) address: String,
+}
+
+/// A cache in memory that remembers everything.
+#[derive(Clone, Default)]
+pub(crate) struct Cache {
+    records: Arc<Mutex<Vec<LedgerRecord>>>,
+    /// What to answer when asked where to go on.
+    pub(crate) from: BTreeMap<i32, i64>,
+}
+
+/// An instance with the task that acts for it.
+pub(crate) struct Station {
+    pub(crate) instance: Instance,
+    pub(crate) cache: Cache,
+    pub(crate) stats: Arc<Stats>,
+    worker: JoinHandle<()>,
+}
+
+/// A record as the reader found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) key: Option<String>,
+    pub(crate) value: Option<String>,
+    pub(crate) headers: Vec<(String, Option<String>)>,
+}
+
+// === impl Broker ===
+
+impl Broker {
+    /// The broker of this test process.
+    pub(crate) fn shared() -> &'static Self {
+        static BROKER: OnceLock<Broker> = OnceLock::new();
+        BROKER.get_or_init(Self::start)
+    }
+
+    /// A broker that a test may take away.
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("dagwright-kafka-").tempdir().expect("a temporary folder");
+        let mut broker = Self { folder, address: String::new() };
+        broker.address = broker.script("start");
+        broker
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.script("kill");
+    }
+
+    /// Starts it again with its data.
+    pub(crate) fn restart(&mut self) {
+        assert_eq!(self.script("start"), self.address);
+    }
+
+    fn script(&self, verb: &str) -> String {
+        let mut command = Command::new(script());
+        command.arg(verb).arg(self.folder.path());
+        if verb == "start" {
+            command.arg(std::process::id().to_string());
+        }
+        let output = command.output().expect("bash");
+        let says = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "tests/scripts/kafka.sh {verb}: {says}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = Command::new(script()).arg("stop").arg(self.folder.path()).output();
+    }
+}
+
+fn script() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/scripts/kafka.sh")
+}
+
+// === impl Cache ===
+
+impl Cache {
+    pub(crate) fn records(&self) -> Vec<LedgerRecord> {
+        self.records.lock().unwrap().clone()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.records.lock().unwrap().len()
+    }
+}
+
+impl LedgerCache for Cache {
+    fn offsets(&mut self) -> Result<BTreeMap<i32, i64>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.from.clone())
+    }
+
+    fn apply(&mut self, records: Vec<LedgerRecord>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.records.lock().unwrap().extend(records);
+        Ok(())
+    }
+}
+
+// === impl Station ===
+
+impl Station {
+    /// Starts an instance that acts on requests by itself.
+    pub(crate) async fn start(settings: &Settings) -> Self {
+        let (instance, requests, cache, stats) = instance(settings).await;
+        let worker = tokio::spawn(work(requests, instance.committer(), instance.topics().clone()));
+        Self { instance, cache, stats, worker }
+    }
+
+    /// Hands over and ends.
+    pub(crate) async fn close(self) {
+        self.instance.close().await;
+        self.worker.await.expect("the worker ends with the instance");
+    }
+}
+
+/// Settings for a prefix of its own.
+pub(crate) fn settings(address: &str, prefix: &str, instance: &str) -> Settings {
+    let mut settings = Settings::new(address, instance);
+    settings.prefix = prefix.into();
+    settings.group = prefix.into();
+    settings.partitions = PARTITIONS;
+    for (key, value) in
+        [("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "300"), ("transaction.timeout.ms", "3000")]
+    {
+        settings.properties.insert(key.into(), value.into());
+    }
+    settings
+}
+
+/// Starts an instance whose requests the test handles.
+pub(crate) async fn instance(settings: &Settings) -> (Instance, Requests, Cache, Arc<Stats>) {
+    let topics = Topics::ensure(settings).await.expect("topics");
+    let (cache, stats) = (Cache::default(), Arc::new(Stats::default()));
+    let started = Instance::start(settings.clone(), topics, cache.clone(), stats.clone()).await;
+    let (instance, requests) = started.expect("an instance");
+    (instance, requests, cache, stats)
+}
+
+/// Waits until an instance owns so many partitions of the requests, and returns.
+pub(crate) async fn owns(instance: &Instance, count: usize) {
+    let requests = &instance.topics().requests;
+    let mut owned = instance.owned();
+    let enough = owned.wait_for(|owned| owned.keys().filter(|(topic, _)| **topic == **requests).count() == count);
+    tokio::time::timeout(PATIENCE, enough).await.expect("ownership in time").expect("the instance runs");
+}
+
+/// Acts on requests: forwards what is elsewhere at home, and notes the others in the ledger and as an event.
+pub(crate) async fn work(mut requests: Requests, committer: Committer, topics: Topics) {
+    let mut commits = tokio::task::JoinSet::new();
+    while let Some(received) = requests.next().await {
+        let (commit, committer) = (decide(&received, &topics), committer.clone());
+        // In their order: a commit is in the queue before the next one is made.
+        let mut asked = Box::pin(async move { committer.commit(commit).await });
+        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(asked.as_mut().poll(context))).await;
+        if polled.is_pending() {
+            commits.spawn(asked);
+        }
+        while let Some(done) = commits.try_join_next() {
+            check(done.unwrap());
+        }
+    }
+    while let Some(done) = commits.join_next().await {
+        check(done.unwrap());
+    }
+}
+
+/// Losing a partition is part of life, and what was received after an uncommitted record is then out of order.
+#[track_caller]
+fn check(outcome: Result<(), CommitError>) {
+    match outcome {
+        Ok(()) | Err(CommitError::Lost | CommitError::Closed) => {}
+        Err(error @ (CommitError::OutOfOrder { .. } | CommitError::TooLarge)) => panic!("{error:?}"),
+    }
+}
+
+/// What to commit for a request: its key is its pipeline, or its value begins with it.
+pub(crate) fn decide(received: &Received, topics: &Topics) -> Commit {
+    let value = String::from_utf8(received.value.clone().unwrap_or_default()).expect("text");
+    let pipeline = value.split('/').next().unwrap_or_default().to_owned();
+    let is_home =
+        received.ownership.topic() == topics.requests && received.ownership.partition() == topics.home(&pipeline);
+    let records = if is_home {
+        let offset = received.offset.to_string();
+        let mut record = Outgoing::new(Destination::Ledger, value.clone(), value.clone());
+        record.headers.push(("offset".into(), Some(offset.into())));
+        vec![record, Outgoing::new(Destination::Events, pipeline, value)]
+    } else {
+        vec![received.forward(&pipeline)]
+    };
+    Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records }
+}
+
+/// Produces requests `<pipeline>/<number>` over many pipelines, each keyed by its pipeline, and returns their values.
+pub(crate) async fn submit(producer: &Producer, name: &str, count: usize) -> Vec<String> {
+    let values: Vec<_> = (0..count).map(|number| format!("{name}-{}/{number}", number % 50)).collect();
+    let request = |value: &String| {
+        let pipeline = value.split('/').next().unwrap_or_default();
+        Outgoing::new(Destination::Requests, pipeline, value.as_str())
+    };
+    for chunk in values.chunks(200) {
+        let sent: Vec<_> = chunk
+            .iter()
+            .map(|value| {
+                let (producer, request) = (producer.clone(), request(value));
+                tokio::spawn(async move { producer.produce(&request).await })
+            })
+            .collect();
+        for sent in sent {
+            sent.await.expect("no panic").expect("a broker takes it");
+        }
+    }
+    values
+}
+
+/// Returns everything that is committed on a topic by now.
+pub(crate) fn read(address: &str, topic: &str) -> Vec<Found> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", address)
+        .set("group.id", "reader")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .create()
+        .expect("a consumer");
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
+    let partitions = metadata.topics()[0].partitions().len();
+    let mut places = TopicPartitionList::new();
+    for partition in 0..i32::try_from(partitions).unwrap() {
+        places.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&places).expect("an assignment");
+    let (mut found, mut ended) = (Vec::new(), 0);
+    let deadline = Instant::now() + PATIENCE;
+    while ended < partitions {
+        match consumer.poll(Duration::from_millis(100)) {
+            None => assert!(Instant::now() < deadline, "no end of {topic}"),
+            Some(Ok(message)) => {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let headers = message.headers().map(|headers| {
+                    headers.iter().map(|header| (header.key.to_owned(), header.value.map(text))).collect()
+                });
+                found.push(Found {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    key: message.key().map(text),
+                    value: message.payload().map(text),
+                    headers: headers.unwrap_or_default(),
+                });
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => panic!("{topic}: {error}"),
+        }
+    }
+    found
+}
+
+/// The values on a topic, sorted.
+pub(crate) fn values(address: &str, topic: &str) -> Vec<String> {
+    let mut values: Vec<_> = read(address, topic).into_iter().filter_map(|found| found.value).collect();
+    values.sort();
+    values
+}
+
+/// Waits until a condition holds that nothing tells of.
+#[track_caller]
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Asserts that every request is in the ledger and among the events once, and that nothing else is.
+#[track_caller]
+pub(crate) fn assert_once(address: &str, topics: &Topics, submitted: &[String]) {
+    let mut wanted = submitted.to_vec();
+    wanted.sort();
+    for topic in [&topics.ledger, &topics.events] {
+        let found = values(address, topic);
+        let missing: Vec<_> = wanted.iter().filter(|value| found.binary_search(value).is_err()).collect();
+        let twice: Vec<_> = found.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
+        assert!(missing.is_empty() && twice.is_empty(), "{topic}: missing {missing:?}, twice {twice:?}");
+        assert_eq!(found.len(), wanted.len(), "{topic} has what nobody asked for");
+    }
+}
