@@ -7,6 +7,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`service`] | takes requests on and sees them through; `lifecycle` and `queue` are its machines |
+//! | [`shared_ledger`] | the ledger of many instances: a topic, with a store as its cache |
 //! | [`team`] | the four agents of one host, and how to ask them |
 //! | `orchestrator`, `participant` | the actors |
 //! | `docket` | what the orchestrator was asked and has not answered; it outlives the actor |
@@ -25,6 +26,7 @@ mod participant;
 pub mod ports;
 mod queue;
 pub mod service;
+pub mod shared_ledger;
 pub mod team;
 
 pub use keeper::Restarts;

@@ -65,6 +65,20 @@ impl Queue {
         next
     }
 
+    /// Forgets every request of the pipelines that another process goes on with.
+    pub(crate) fn release(&mut self, is_lost: impl Fn(&str) -> bool) {
+        let open = &mut self.open;
+        self.lines.retain(|pipeline, line| {
+            let lost = is_lost(pipeline);
+            if lost {
+                for request in line.waiting.iter().chain(&line.ahead).chain(&line.running) {
+                    open.remove(request);
+                }
+            }
+            !lost
+        });
+    }
+
     /// Returns how many requests have not ended.
     pub(crate) fn open(&self) -> usize {
         self.open.len()
@@ -127,6 +141,19 @@ mod tests {
         assert_eq!(queue.run("p", &id("a"), 2), Some(id("b")));
         assert_eq!(queue.run("p", &id("b"), 2), None);
         assert_eq!(queue.leave("p", &id("a")), Some(id("c")));
+    }
+
+    #[test]
+    fn what_another_process_has_is_forgotten() {
+        let mut queue = Queue::default();
+        for (pipeline, request) in [("p", "a"), ("p", "b"), ("q", "c")] {
+            queue.arrive(pipeline, id(request));
+        }
+        queue.run("p", &id("a"), 1);
+        queue.release(|pipeline| pipeline == "p");
+        assert_eq!(queue.open(), 1);
+        assert_eq!(queue.leave("p", &id("a")), None);
+        assert_eq!(queue.arrive("p", id("b")), Some(id("b")), "it may come back");
     }
 
     #[test]

@@ -24,12 +24,12 @@ use dagwright_model::{
     record::{Accepted, Purpose, Record, RecordBody},
     task::Problem,
 };
-use dagwright_store::{Error as StoreError, Register, RequestState};
+use dagwright_store::{Error as StoreError, Register, RequestState, RequestSummary};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    dispatcher::{Arrive, Ask, Count, Dispatcher, Drain},
+    dispatcher::{Arrive, Ask, Count, Dispatcher, Drain, Release},
     follow::Asked,
     plans::RecentPlans,
 };
@@ -127,10 +127,10 @@ struct Shared {
 // === impl Service ===
 
 impl Service {
-    /// Starts the agents and goes on with whatever was open. Needs a running actix system.
+    /// Starts the agents; [`Service::go_on`] then takes up what was open. Needs a running actix system.
     ///
     /// # Errors
-    /// When the agents cannot talk, or the ledger cannot be read.
+    /// When the agents cannot talk.
     pub async fn start(resources: Resources, settings: Settings) -> Result<Self, crate::Error> {
         let team = Team::start(resources.agents.clone()).await?;
         let shared = Arc::new(Shared {
@@ -146,16 +146,38 @@ impl Service {
         });
         let keeper = shared.clone();
         let dispatcher = Dispatcher::start_in_arbiter(&Arbiter::new().handle(), |_| Dispatcher::new(keeper));
-        let register = shared.resources.register.clone();
+        Ok(Self { shared, dispatcher })
+    }
+
+    /// Goes on with what is open of the pipelines that this process acts for.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn go_on(&self, is_ours: impl Fn(&str) -> bool) -> Result<(), Refused> {
+        for summary in self.open().await?.into_iter().filter(|summary| is_ours(&summary.pipeline)) {
+            self.take_on(summary.pipeline, summary.request, summary.purpose).await;
+        }
+        Ok(())
+    }
+
+    /// Stops acting for pipelines that another process acts for now.
+    pub async fn release(&self, is_lost: impl Fn(&str) -> bool + Send + 'static) {
+        self.tell(Release { is_lost: Box::new(is_lost) }).await;
+    }
+
+    /// Goes on with a request whose acceptance is in the ledger.
+    pub async fn take_on(&self, pipeline: String, request: RequestId, purpose: Purpose) {
+        self.tell(Arrive { pipeline, request, purpose }).await;
+    }
+
+    async fn open(&self) -> Result<Vec<RequestSummary>, Refused> {
+        let register = self.shared.resources.register.clone();
         let open = blocking(move || {
             let open = register.open_requests()?;
-            open.iter().filter_map(|request| register.request(request).transpose()).collect::<Result<Vec<_>, _>>()
+            let summaries = open.iter().filter_map(|request| register.request(request).transpose());
+            summaries.collect::<Result<Vec<_>, StoreError>>()
         });
-        let service = Self { shared, dispatcher };
-        for summary in open.await? {
-            service.arrive(summary.pipeline, summary.request, summary.purpose).await;
-        }
-        Ok(service)
+        open.await.map_err(|error| self.shared.refused(error))
     }
 
     /// Takes a request on: when this returns, its acceptance is on disk.
@@ -176,7 +198,7 @@ impl Service {
         let register = self.shared.resources.register.clone();
         match blocking(move || register.append(&[record])).await {
             Ok(()) => {
-                self.arrive(pipeline, request, purpose).await;
+                self.take_on(pipeline, request, purpose).await;
                 Ok(Submitted::Accepted)
             }
             Err(StoreError::Conflict { .. }) => Ok(Submitted::Repeated),
@@ -205,12 +227,7 @@ impl Service {
     /// # Errors
     /// [`Code::NothingToDecide`] when no request waits with this plan, [`Code::ApprovalOwn`] when `by` asked for it.
     pub async fn decide(&self, plan: &PlanHash, approved: bool, by: Option<String>) -> Result<Vec<RequestId>, Refused> {
-        let register = self.shared.resources.register.clone();
-        let open = blocking(move || {
-            let open = register.open_requests()?;
-            open.iter().filter_map(|request| register.request(request).transpose()).collect::<Result<Vec<_>, _>>()
-        });
-        let open = open.await.map_err(|error| self.shared.refused(error))?;
+        let open = self.open().await?;
         let waiting: Vec<_> = open
             .into_iter()
             .filter(|summary| summary.state == RequestState::AwaitingApproval && summary.plan.as_ref() == Some(plan))
@@ -264,10 +281,6 @@ impl Service {
         self.tell(Drain { grace }).await;
     }
 
-    async fn arrive(&self, pipeline: String, request: RequestId, purpose: Purpose) {
-        self.tell(Arrive { pipeline, request, purpose }).await;
-    }
-
     /// Tells the dispatcher something; without one this process is of no more use, and the next one picks up what is open.
     async fn tell<M>(&self, message: M) -> Option<M::Result>
     where
@@ -294,7 +307,7 @@ impl Shared {
     /// Notes that the ledger failed, unless it is only that somebody was faster.
     fn refused(&self, error: StoreError) -> Refused {
         match &error {
-            StoreError::Conflict { .. } | StoreError::Misuse { .. } => {}
+            StoreError::Conflict { .. } | StoreError::Misuse { .. } | StoreError::Elsewhere { .. } => {}
             _ => {
                 tracing::error!(error = %error, "the ledger failed");
                 self.broken.cancel();

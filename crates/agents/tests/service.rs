@@ -136,7 +136,9 @@ impl World {
             runs_max: 4,
             open_max: 8,
         };
-        Service::start(resources, settings).await.expect("starts")
+        let service = Service::start(resources, settings).await.expect("starts");
+        service.go_on(|_| true).await.expect("goes on");
+        service
     }
 
     fn accepted(&self, purpose: Purpose) -> Accepted {

@@ -11,7 +11,7 @@
 //! [`Topics::ensure`] makes them. An [`Instance`] shares the requests with the others of its group: it owns the ledger's
 //! partitions whose requests it is assigned, keeps a [`LedgerCache`] of all partitions, and makes what was decided
 //! visible with a [`Commit`]: ledger records, events and the consumed offset at once or not at all. The reasons stand in
-//! `docs/adr/0008-ledger-on-kafka.md`.
+//! `docs/adr/0009-ledger-on-kafka.md`.
 //!
 //! What a request means is its caller's affair: it forwards ([`Received::forward`]), buries ([`Received::dead_letter`]) or
 //! answers each, and commits that.

@@ -257,6 +257,26 @@ impl Admission {
     }
 }
 
+// === impl Rejected ===
+
+impl Rejected {
+    /// Returns the code, and everything that is wrong, for where there is room for a text alone.
+    pub(crate) fn reason(&self) -> (Code, String) {
+        match self {
+            Self::Invalid(diagnostics) => {
+                let code = diagnostics.0.first().map_or(Code::RequestInvalid, |first| first.code);
+                let all = diagnostics.0.iter().map(|it| match it.line {
+                    Some(line) => format!("{} line {line}: {}", it.path, it.message),
+                    None => format!("{}: {}", it.path, it.message),
+                });
+                (code, all.collect::<Vec<_>>().join("; "))
+            }
+            Self::Problem(problem) => (problem.code, format!("{} ({})", problem.message, problem.hint)),
+            Self::Store(error) => (error.code(), error.to_string()),
+        }
+    }
+}
+
 fn accepted(pipeline: String, spec_text: String, spec_hash: String, purpose: Purpose) -> Accepted {
     Accepted {
         pipeline,

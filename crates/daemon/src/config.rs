@@ -34,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) quarantine: Folder,
     pub(crate) engine: Engine,
     pub(crate) negotiation: Negotiation,
+    pub(crate) bus: Bus,
+    pub(crate) kafka: Kafka,
     pub(crate) http: Http,
     pub(crate) limits: Limits,
     pub(crate) uris: Uris,
@@ -89,6 +91,63 @@ pub(crate) struct Negotiation {
     pub(crate) deadline: Span,
     /// How long `serve` takes what was found for known.
     pub(crate) facts_age_max: Span,
+}
+
+/// What carries requests, ledger and events.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Bus {
+    pub(crate) kind: BusKind,
+}
+
+/// What carries requests, ledger and events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BusKind {
+    /// This process alone: the store is the ledger.
+    InProcess,
+    /// Kafka: its topics are, and the store is their cache.
+    Kafka,
+}
+
+/// How to reach Kafka, and what is there.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kafka {
+    pub(crate) brokers: String,
+    pub(crate) prefix: String,
+    pub(crate) group: String,
+    /// Names this process among those of the group; empty: the machine's name.
+    pub(crate) instance: String,
+    pub(crate) partitions: u16,
+    /// 0: the brokers' default.
+    pub(crate) replication: u16,
+    /// Topics with requests beside our own, and who may ask for what there.
+    #[serde(default)]
+    pub(crate) ingress: Vec<IngressTopic>,
+    /// Passed to librdkafka; nested keys are joined with dots.
+    #[serde(default)]
+    pub(crate) properties: BTreeMap<String, Property>,
+}
+
+/// A topic with requests.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IngressTopic {
+    pub(crate) topic: String,
+    /// The namespaces that may be asked for; absent: all, and pipelines without one.
+    pub(crate) namespaces: Option<Vec<Name>>,
+    pub(crate) scopes: Vec<Scope>,
+}
+
+/// A property of librdkafka's, or a family of them.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Property {
+    Family(BTreeMap<String, Property>),
+    Flag(bool),
+    Number(i64),
+    Text(String),
 }
 
 /// How `serve` answers HTTP.
@@ -314,6 +373,34 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
     })
 }
 
+// === impl Kafka ===
+
+impl Kafka {
+    /// Returns the properties under the names that librdkafka knows.
+    pub(crate) fn flat_properties(&self) -> BTreeMap<String, String> {
+        fn flatten(name: &str, property: &Property, into: &mut BTreeMap<String, String>) {
+            match property {
+                Property::Family(members) => {
+                    members.iter().for_each(|(member, property)| flatten(&format!("{name}.{member}"), property, into));
+                }
+                Property::Flag(value) => drop(into.insert(name.to_owned(), value.to_string())),
+                Property::Number(value) => drop(into.insert(name.to_owned(), value.to_string())),
+                Property::Text(value) => drop(into.insert(name.to_owned(), value.clone())),
+            }
+        }
+        let mut flat = BTreeMap::new();
+        self.properties.iter().for_each(|(name, property)| flatten(name, property, &mut flat));
+        flat
+    }
+}
+
+impl fmt::Debug for Property {
+    /// Any of them may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
 // === impl Connection ===
 
 impl Connection {
@@ -371,6 +458,16 @@ mod tests {
         {
             assert!(load(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn properties_have_librdkafkas_names_and_do_not_print() {
+        let config =
+            load("[kafka.properties]\nsasl.password = \"hunter2\"\n\"socket.keepalive.enable\" = true").unwrap();
+        let flat = config.kafka.flat_properties();
+        assert_eq!(flat["sasl.password"], "hunter2");
+        assert_eq!(flat["socket.keepalive.enable"], "true");
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]

@@ -57,6 +57,7 @@ impl Exit {
             | Code::RequestTooLarge
             | Code::RequestUnknown
             | Code::RevisionStale
+            | Code::BusUnfit
             | Code::DeadLetterUnknown => Self::BadInput,
             Code::SourceMissing
             | Code::SourceDenied
@@ -92,6 +93,8 @@ impl Exit {
             | Code::ScopeMissing
             | Code::ApprovalOwn
             | Code::NothingToDecide
+            | Code::BusDenied
+            | Code::CacheForeign
             | Code::Internal => Self::Failed,
         }
     }

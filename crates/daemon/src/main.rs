@@ -10,6 +10,7 @@ mod config;
 mod desk;
 mod exit;
 mod http;
+mod kafka;
 mod output;
 mod params;
 mod progress;

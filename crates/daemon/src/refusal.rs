@@ -44,6 +44,8 @@ fn problem(error: &anyhow::Error) -> Problem {
     let chain = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
     let (code, hint) = if let Some(error) = store_error(error) {
         (error.code(), error.hint())
+    } else if let Some(error) = error.chain().find_map(|cause| cause.downcast_ref::<dagwright_bus::kafka::Error>()) {
+        (error.code(), "docs/errors has a page for the code")
     } else if error.is::<config::Error>() {
         (Code::ConfigInvalid, "config/default.toml lists every setting")
     } else if error.is::<Unusable>() {

@@ -13,19 +13,21 @@ use dagwright_agents::{
     ports::SystemClock,
     service::{Resources, Settings},
 };
-use dagwright_bus::in_process::InProcess;
+use dagwright_bus::{in_process::InProcess, kafka::Producer};
 use dagwright_engine::{LocalEngine, Settings as EngineSettings};
 use dagwright_model::{code::Code, task::Problem};
 use dagwright_store::{Outbox, Register, SledStore};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Admission,
     cli::Common,
-    config::Config,
+    config::{BusKind, Config},
     desk::{OBSERVE_TIMEOUT, STORE_WAIT, bounds, task_program},
     exit::Exit,
     http,
+    kafka::Station,
     output::Output,
     refusal::Refusal,
     signal::stop_requested,
@@ -41,7 +43,9 @@ pub(crate) struct State {
     pub(crate) service: Service,
     pub(crate) register: Arc<dyn Register>,
     pub(crate) outbox: Arc<dyn Outbox>,
-    pub(crate) admission: Admission,
+    pub(crate) admission: Arc<Admission>,
+    /// Where requests go when others may act for their pipelines; `None` takes them on here.
+    pub(crate) ingress: Option<Producer>,
     /// The position of the newest event.
     pub(crate) news: watch::Receiver<u64>,
 }
@@ -55,19 +59,41 @@ pub(crate) async fn execute(_: &Serve, common: &Common, output: Output) -> Resul
     store.listen(Arc::new(move |position| {
         tell.send_replace(position);
     }));
-    let service = start_service(&config, store.clone()).await?;
-    let admission = Admission::new(config.clone(), store.clone()).map_err(|message| {
+    let station = match config.bus.kind {
+        BusKind::InProcess => None,
+        BusKind::Kafka => Some(Station::join(&config, store.clone()).await?),
+    };
+    let register: Arc<dyn Register> = match &station {
+        None => store.clone(),
+        Some(station) => Arc::new(station.ledger.clone()),
+    };
+    let service = start_service(&config, register.clone()).await?;
+    let admission = Admission::new(config.clone(), register.clone()).map_err(|message| {
         let hint = "config/default.toml shows what a glob looks like".into();
         Refusal::Problem(Problem { code: Code::ConfigInvalid, subject: "uris.allow".into(), message, hint })
     })?;
+    let admission = Arc::new(admission);
+    let ingress = station.as_ref().map(|station| station.producer.clone());
     let state = Arc::new(State {
         config: config.clone(),
         service: service.clone(),
-        register: store.clone(),
+        register,
         outbox: store,
-        admission,
+        admission: admission.clone(),
+        ingress,
         news,
     });
+    let leave = CancellationToken::new();
+    let mut member = match station {
+        None => {
+            service.go_on(|_| true).await?;
+            None
+        }
+        Some(station) => {
+            let stop = leave.clone().cancelled_owned();
+            Some(tokio::spawn(station.work(config.clone(), admission, service.clone(), stop)))
+        }
+    };
     let server = http::start(state).context("could not listen")?;
     let handle = server.handle();
     output.text(&format!("dagwright listens on http://{}\n", config.http.listen))?;
@@ -75,6 +101,10 @@ pub(crate) async fn execute(_: &Serve, common: &Common, output: Output) -> Resul
     let broken = tokio::select! {
         () = stop_requested() => false,
         () = service.broken() => true,
+        ended = async { match &mut member { Some(member) => member.await, None => std::future::pending().await } } => {
+            ended.context("the part in the group ended")??;
+            true
+        }
         ended = &mut server => {
             ended.context("the HTTP server ended")?.context("the HTTP server ended")?;
             true
@@ -94,11 +124,15 @@ pub(crate) async fn execute(_: &Serve, common: &Common, output: Output) -> Resul
     // Callers first, so that nobody is told of what is not taken on.
     handle.stop(true).await;
     service.drain(grace).await;
+    leave.cancel();
+    if let Some(member) = member {
+        member.await.context("the part in the group ended")??;
+    }
     tracing::info!("drained");
     Ok(Exit::Done)
 }
 
-async fn start_service(config: &Config, store: Arc<SledStore>) -> Result<Service> {
+async fn start_service(config: &Config, register: Arc<dyn Register>) -> Result<Service> {
     let program = task_program(config)?;
     let cores = available_parallelism().map_or(1, usize::from);
     let connections = config.all_connections()?;
@@ -117,10 +151,10 @@ async fn start_service(config: &Config, store: Arc<SledStore>) -> Result<Service
         agents: Ports {
             bus: Arc::new(InProcess::new()),
             observer: Arc::new(observer),
-            store: store.clone(),
+            store: register.clone(),
             clock: Arc::new(SystemClock),
         },
-        register: store,
+        register,
         engine: Arc::new(LocalEngine::new(engine)),
         connections,
     };

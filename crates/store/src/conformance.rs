@@ -308,6 +308,7 @@ fn a_cache_takes_in_what_it_lacks(store: &impl Cache) {
     let mixed = [of_a[0].clone(), of_b[0].clone(), of_a[1].clone(), of_a[2].clone(), of_b[1].clone()];
     store.absorb("log-0", 5, &mixed).expect("takes in");
     store.absorb("log-0", 5, &mixed).expect("takes in nothing");
+    store.learn(&of_a).expect("learns nothing");
     assert_eq!((store.reached("log-0").expect("reads"), store.reached("log-1").expect("reads")), (Some(5), None));
     assert_eq!(store.read(&id("a"), 0).expect("reads"), of_a);
     assert_eq!(store.read(&id("b"), 0).expect("reads"), of_b);

@@ -72,6 +72,12 @@ pub enum Error {
         /// The sequence of the first record given.
         given: u64,
     },
+    /// The request's pipeline belongs to another instance, or is about to: this one must stop acting for it.
+    #[error("request {request} belongs to another instance now")]
+    Elsewhere {
+        /// The request.
+        request: RequestId,
+    },
     /// The caller gave records that do not belong together.
     #[error("cannot append: {what}")]
     Misuse {
@@ -95,6 +101,7 @@ impl Error {
             | Self::Database { .. }
             | Self::Poisoned
             | Self::Unreadable { .. } => Code::StoreUnusable,
+            Self::Elsewhere { .. } => Code::BusUnreachable,
             Self::Conflict { .. } | Self::Misuse { .. } => Code::Internal,
         }
     }
@@ -111,6 +118,7 @@ impl Error {
                 "move the folder away: the next run starts with an empty store; nothing is loaded twice into a sink that remembers effect keys"
             }
             Self::Database { .. } | Self::Poisoned => "check that the disk has space and is not failing, and try again",
+            Self::Elsewhere { .. } => "ask again: the instance that has it now goes on with it",
             Self::Conflict { .. } | Self::Misuse { .. } => "this is a bug in Dagwright; please report it",
         }
     }

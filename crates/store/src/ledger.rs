@@ -458,6 +458,26 @@ impl<M: OrderedMap> Cache for Ledger<M> {
         if !keys::is_text(log) {
             return Err(Error::Misuse { what: "a log's name is empty, too long, or holds a zero byte" });
         }
+        self.take_in(records, Some((keys::reached(log), position)))
+    }
+
+    fn learn(&self, records: &[Record]) -> Result<(), Error> {
+        self.take_in(records, None)
+    }
+
+    fn reached(&self, log: &str) -> Result<Option<u64>, Error> {
+        let position = self.map.get(&keys::reached(log))?.map(<[u8; 8]>::try_from);
+        Ok(position.and_then(Result::ok).map(u64::from_be_bytes))
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        self.map.flush()
+    }
+}
+
+impl<M: OrderedMap> Ledger<M> {
+    /// Takes in what is not known yet, without waiting for the disk.
+    fn take_in(&self, records: &[Record], reached: Option<(Vec<u8>, u64)>) -> Result<(), Error> {
         let mut positions = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.newest(&positions)?;
         let mut batch = Batch::default();
@@ -470,22 +490,15 @@ impl<M: OrderedMap> Cache for Ledger<M> {
                 Err(error) => return Err(error),
             }
         }
-        batch.put(keys::reached(log), position.to_be_bytes().to_vec());
+        if let Some((key, position)) = reached {
+            batch.put(key, position.to_be_bytes().to_vec());
+        }
         self.map.apply(batch.0)?;
         positions.newest = Some(newest);
         drop(positions);
         // Not flushed: what a crash takes is read from the log again.
         self.told(before, newest);
         Ok(())
-    }
-
-    fn reached(&self, log: &str) -> Result<Option<u64>, Error> {
-        let position = self.map.get(&keys::reached(log))?.map(<[u8; 8]>::try_from);
-        Ok(position.and_then(Result::ok).map(u64::from_be_bytes))
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        self.map.flush()
     }
 }
 

@@ -170,6 +170,12 @@ pub trait Cache: Register + Outbox {
     /// then.
     fn absorb(&self, log: &str, position: u64, records: &[Record]) -> Result<(), Error>;
 
+    /// Takes in records of one request that this process has just written to the log, which tells the same later.
+    ///
+    /// # Errors
+    /// As [`Cache::absorb`].
+    fn learn(&self, records: &[Record]) -> Result<(), Error>;
+
     /// Returns the position up to which a log was taken in; `None` for a log nobody knows.
     ///
     /// # Errors

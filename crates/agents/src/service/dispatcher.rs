@@ -35,6 +35,7 @@ pub(super) struct Dispatcher {
 }
 
 struct Followed {
+    pipeline: String,
     inbox: mpsc::Sender<Asked>,
     task: AbortHandle,
     runs: bool,
@@ -82,6 +83,13 @@ pub(super) struct Drain {
     pub(super) grace: Duration,
 }
 
+/// Forgets what another process goes on with, and stops whoever follows it here.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Release {
+    pub(super) is_lost: Box<dyn Fn(&str) -> bool + Send>,
+}
+
 // === impl Dispatcher ===
 
 impl Dispatcher {
@@ -102,7 +110,10 @@ impl Dispatcher {
         let work = follow(self.shared.clone(), context.address(), request.clone(), errand, asked);
         let task = actix::spawn(work);
         let abort = task.abort_handle();
-        self.followed.insert(request.clone(), Followed { inbox, task: abort, runs: false, turn_came: false });
+        self.followed.insert(
+            request.clone(),
+            Followed { pipeline: pipeline.clone(), inbox, task: abort, runs: false, turn_came: false },
+        );
         context.spawn(task.into_actor(self).map(move |ended, dispatcher, context| {
             dispatcher.take(pipeline, request, ended, context);
         }));
@@ -199,6 +210,18 @@ impl Handler<Count> for Dispatcher {
 
     fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Self::Result {
         MessageResult(Load { open: self.queue.open(), followed: self.followed.len() })
+    }
+}
+
+impl Handler<Release> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, Release { is_lost }: Release, _: &mut Context<Self>) {
+        self.queue.release(&is_lost);
+        for followed in self.followed.values().filter(|followed| is_lost(&followed.pipeline)) {
+            // What it writes is refused by now; its tasks end with it.
+            followed.task.abort();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{future::pending, sync::Arc};
 
 use actix::Addr;
-use dagwright_engine::{Cancel, Job, event};
+use dagwright_engine::{Cancel, Error as EngineError, Job, event};
 use dagwright_model::{
     code::Code,
     id::{PlanHash, RequestId},
@@ -13,6 +13,7 @@ use dagwright_model::{
     task::{Problem, Status},
 };
 use dagwright_negotiation::session::Ending;
+use dagwright_store::Error as StoreError;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -319,6 +320,7 @@ async fn run(commission: Commission, plan: Arc<Plan>, cancel: Cancel) -> Told {
             }
             Told::Event(Event::RunEnded, next_sequence)
         }
+        Err(EngineError::Append { source: error @ StoreError::Elsewhere { .. }, .. }) => Told::Failed(error.into()),
         Err(error) => {
             tracing::error!(request_id = %request, error = %error, "a run cannot go on");
             shared.broken.cancel();

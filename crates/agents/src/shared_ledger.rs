@@ -1,0 +1,240 @@
+//! The ledger that many instances share: a topic is the truth, a store beside each instance its cache.
+//!
+//! [`SharedLedger`] is the [`Store`] of whoever acts for a pipeline: an append becomes visible in the topic together with
+//! the events that it tells, or is refused because the pipeline belongs to another instance. [`Feed`] takes in what all
+//! instances wrote. Why this is exact stands in `docs/adr/0009-ledger-on-kafka.md`.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dagwright_bus::kafka::{
+    Commit, CommitError, Committer, Destination, LedgerCache, LedgerRecord, Outgoing, Owned, Ownership, Topics,
+};
+use dagwright_model::{
+    event::Event,
+    id::{PlanHash, RequestId},
+    message::Observation,
+    plan::Plan,
+    record::{Record, RecordBody},
+};
+use dagwright_store::{Cache, Error, Listener, Outbox, PipelineSummary, Register, RequestSummary, Store};
+use dagwright_wire::{cloudevent, record};
+use futures::executor::block_on;
+use tokio::sync::watch;
+
+/// How long what was taken in may be on its way to the disk; what a crash takes is read again.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+
+/// The ledger as one instance uses it.
+#[derive(Clone)]
+pub struct SharedLedger {
+    cache: Arc<dyn Cache>,
+    committer: Committer,
+    owned: watch::Receiver<Arc<Owned>>,
+    topics: Topics,
+}
+
+/// Takes in what stands in the ledger's topic.
+pub struct Feed {
+    cache: Arc<dyn Cache>,
+    topics: Topics,
+    flushed: Instant,
+}
+
+// === impl SharedLedger ===
+
+impl SharedLedger {
+    /// Makes the ledger of an instance.
+    #[must_use]
+    pub fn new(
+        cache: Arc<dyn Cache>,
+        committer: Committer,
+        owned: watch::Receiver<Arc<Owned>>,
+        topics: Topics,
+    ) -> Self {
+        Self { cache, committer, owned, topics }
+    }
+
+    /// Returns what the acceptance of a request, and what it tells, look like in the topics; for whoever commits it
+    /// together with the offset of the message that it came with.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the request was accepted before, or what is wrong with the cache.
+    pub fn acceptance(&self, record: &Record) -> Result<Vec<Outgoing>, Error> {
+        let events = self.cache.foresee(std::slice::from_ref(record))?;
+        Ok(outgoing(std::slice::from_ref(record), &events))
+    }
+
+    /// Takes in an acceptance that was committed.
+    ///
+    /// # Errors
+    /// What is wrong with the cache.
+    pub fn accepted(&self, record: &Record) -> Result<(), Error> {
+        self.cache.learn(std::slice::from_ref(record))
+    }
+
+    /// Returns the right to act for a pipeline, while this instance has it.
+    fn ownership(&self, pipeline: &str) -> Option<Ownership> {
+        let home = (Arc::from(self.topics.requests.as_str()), self.topics.home(pipeline));
+        self.owned.borrow().get(&home).filter(|ownership| ownership.is_current()).cloned()
+    }
+}
+
+/// Renders records and what they tell.
+fn outgoing(records: &[Record], events: &[Event]) -> Vec<Outgoing> {
+    let key = |record: &Record| format!("{}/{}", record.request, record.sequence);
+    let in_ledger = records.iter().map(|it| Outgoing::new(Destination::Ledger, key(it), record::encode(it)));
+    let told = events.iter().map(|event| {
+        let mut told = Outgoing::new(
+            Destination::Events,
+            event.data.pipeline.clone(),
+            cloudevent::of_event(event).to_structured(),
+        );
+        told.headers.push(("content-type".into(), Some(cloudevent::STRUCTURED_JSON.into())));
+        told
+    });
+    in_ledger.chain(told).collect()
+}
+
+impl Store for SharedLedger {
+    fn append(&self, records: &[Record]) -> Result<(), Error> {
+        let Some(first) = records.first() else { return Ok(()) };
+        let elsewhere = || Error::Elsewhere { request: first.request.clone() };
+        let pipeline = match &first.body {
+            RecordBody::Accepted(accepted) => accepted.pipeline.clone(),
+            _ => self.cache.request(&first.request)?.ok_or_else(elsewhere)?.pipeline,
+        };
+        let ownership = self.ownership(&pipeline).ok_or_else(elsewhere)?;
+        let events = self.cache.foresee(records)?;
+        let commit = Commit { ownership, consumed: None, records: outgoing(records, &events) };
+        // Callers are where blocking is allowed.
+        match block_on(self.committer.commit(commit)) {
+            Ok(()) => self.cache.learn(records),
+            Err(CommitError::TooLarge) => Err(Error::Misuse { what: "a record is longer than Kafka takes" }),
+            Err(CommitError::Lost | CommitError::OutOfOrder { .. } | CommitError::Closed) => Err(elsewhere()),
+        }
+    }
+
+    fn read(&self, request: &RequestId, from: u64) -> Result<Vec<Record>, Error> {
+        self.cache.read(request, from)
+    }
+
+    fn request(&self, request: &RequestId) -> Result<Option<RequestSummary>, Error> {
+        self.cache.request(request)
+    }
+
+    fn requests(&self, pipeline: &str, limit: usize) -> Result<Vec<RequestSummary>, Error> {
+        self.cache.requests(pipeline, limit)
+    }
+
+    fn unfinished(&self, run_key: &str) -> Result<Option<RequestId>, Error> {
+        self.cache.unfinished(run_key)
+    }
+
+    fn baseline(&self, pipeline: &str) -> Result<Option<PlanHash>, Error> {
+        self.cache.baseline(pipeline)
+    }
+
+    fn plan(&self, hash: &PlanHash) -> Result<Option<Plan>, Error> {
+        self.cache.plan(hash)
+    }
+
+    fn fact(&self, key: &str) -> Result<Option<Observation>, Error> {
+        self.cache.fact(key)
+    }
+}
+
+impl Register for SharedLedger {
+    fn open_requests(&self) -> Result<Vec<RequestId>, Error> {
+        self.cache.open_requests()
+    }
+
+    fn recent(&self, before: Option<(u64, &RequestId)>, limit: usize) -> Result<Vec<RequestSummary>, Error> {
+        self.cache.recent(before, limit)
+    }
+
+    fn pipeline(&self, pipeline: &str) -> Result<Option<PipelineSummary>, Error> {
+        self.cache.pipeline(pipeline)
+    }
+
+    fn pipelines(&self, after: &str, limit: usize) -> Result<Vec<PipelineSummary>, Error> {
+        self.cache.pipelines(after, limit)
+    }
+}
+
+impl Outbox for SharedLedger {
+    fn events(&self, after: u64, limit: usize) -> Result<Vec<(u64, Event)>, Error> {
+        self.cache.events(after, limit)
+    }
+
+    fn newest_event(&self) -> Result<u64, Error> {
+        self.cache.newest_event()
+    }
+
+    fn delivered(&self, reader: &str) -> Result<u64, Error> {
+        self.cache.delivered(reader)
+    }
+
+    fn deliver(&self, reader: &str, position: u64) -> Result<(), Error> {
+        self.cache.deliver(reader, position)
+    }
+
+    fn listen(&self, listener: Listener) {
+        self.cache.listen(listener);
+    }
+}
+
+impl std::fmt::Debug for SharedLedger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedLedger").field("topic", &self.topics.ledger).finish_non_exhaustive()
+    }
+}
+
+// === impl Feed ===
+
+impl Feed {
+    /// Makes the feed of a cache.
+    #[must_use]
+    pub fn new(cache: Arc<dyn Cache>, topics: Topics) -> Self {
+        Self { cache, topics, flushed: Instant::now() }
+    }
+
+    fn log(&self, partition: i32) -> String {
+        format!("{}/{partition}", self.topics.ledger)
+    }
+}
+
+impl LedgerCache for Feed {
+    fn offsets(&mut self) -> Result<BTreeMap<i32, i64>, Box<dyn std::error::Error + Send + Sync>> {
+        let mut offsets = BTreeMap::new();
+        for partition in 0..i32::from(self.topics.partitions) {
+            if let Some(reached) = self.cache.reached(&self.log(partition))? {
+                offsets.insert(partition, i64::try_from(reached)?);
+            }
+        }
+        Ok(offsets)
+    }
+
+    fn apply(&mut self, records: Vec<LedgerRecord>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let mut partitions: BTreeMap<i32, (u64, Vec<Record>)> = BTreeMap::new();
+        for found in records {
+            let (reached, known) = partitions.entry(found.partition).or_default();
+            *reached = u64::try_from(found.offset)? + 1;
+            // One that was taken back is none.
+            if let Some(bytes) = &found.value {
+                known.push(record::decode(bytes)?);
+            }
+        }
+        for (partition, (reached, known)) in partitions {
+            self.cache.absorb(&self.log(partition), reached, &known)?;
+        }
+        if self.flushed.elapsed() >= FLUSH_AFTER {
+            self.cache.flush()?;
+            self.flushed = Instant::now();
+        }
+        Ok(())
+    }
+}

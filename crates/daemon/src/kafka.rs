@@ -1,0 +1,307 @@
+//! Kafka as ingress and ledger: joins the group, admits what its topics bring, and acts for the pipelines of the
+//! partitions that are assigned.
+//!
+//! A message is done with once one transaction holds what came of it and its offset: the acceptance with its event, the
+//! message itself at its pipeline's home, or in the dead letters. So each has one outcome, whoever reads it how often.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use dagwright_agents::{
+    Service,
+    shared_ledger::{Feed, SharedLedger},
+};
+use dagwright_bus::kafka::{
+    Commit, CommitError, Committer, Destination, Instance, Outgoing, Owned, Ownership, Producer, Received, Requests,
+    Settings, Stats, Topics,
+};
+use dagwright_model::{
+    code::Code,
+    id::RequestId,
+    record::{EventIdentity, Ingress, Record, RecordBody},
+};
+use dagwright_store::{Cache, Error as StoreError};
+use dagwright_wire::{
+    cloudevent::{Binding, Message},
+    request,
+};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use tokio::sync::watch;
+
+use crate::{
+    admission::{Admission, Admitted, Rejected, Requester},
+    config::{Config, Scope},
+};
+
+/// How many messages may be on their way into a transaction; more only wait longer.
+const COMMITTING_MAX: usize = 512;
+
+/// How long the group is given to take over what this instance leaves.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
+
+/// This process's part in the group.
+pub(crate) struct Station {
+    pub(crate) ledger: SharedLedger,
+    pub(crate) producer: Producer,
+    instance: Instance,
+    requests: Requests,
+    topics: Topics,
+}
+
+/// What becomes of a message.
+struct Decision {
+    commit: Commit,
+    /// The acceptance that the commit holds.
+    accepted: Option<Record>,
+}
+
+/// What came of a decision.
+struct Outcome {
+    committed: Result<(), CommitError>,
+    accepted: Option<Record>,
+    id: Option<RequestId>,
+}
+
+/// Reads messages and decides about them.
+struct Desk {
+    config: Arc<Config>,
+    admission: Arc<Admission>,
+    ledger: SharedLedger,
+    topics: Topics,
+    /// Acceptances on their way: not in the ledger yet, and not to be written twice.
+    accepting: HashSet<RequestId>,
+}
+
+// === impl Station ===
+
+impl Station {
+    /// Makes the topics that are missing and joins the group.
+    pub(crate) async fn join(config: &Config, cache: Arc<dyn Cache>) -> Result<Self> {
+        let settings = settings(config);
+        let topics = Topics::ensure(&settings).await?;
+        let feed = Feed::new(cache.clone(), topics.clone());
+        let stats = Arc::new(Stats::default());
+        let (instance, requests) = Instance::start(settings.clone(), topics.clone(), feed, stats).await?;
+        let ledger = SharedLedger::new(cache, instance.committer(), instance.owned(), topics.clone());
+        let producer = Producer::new(&settings, topics.clone()).await?;
+        Ok(Self { ledger, producer, instance, requests, topics })
+    }
+
+    /// Takes requests and acts for what is assigned until `stop`, or until the instance fails.
+    pub(crate) async fn work(
+        self,
+        config: Arc<Config>,
+        admission: Arc<Admission>,
+        service: Service,
+        stop: impl Future<Output = ()>,
+    ) -> Result<()> {
+        let Self { ledger, producer: _, instance, requests, topics } = self;
+        let desk = Desk { config, admission, ledger, topics: topics.clone(), accepting: HashSet::new() };
+        let mut failure = instance.failure();
+        let ended = tokio::select! {
+            ended = take(requests, desk, instance.committer(), service.clone()) => ended,
+            ended = follow_ownership(instance.owned(), topics, service) => ended,
+            failed = failure.wait_for(Option::is_some) => match failed.ok().and_then(|failed| failed.clone()) {
+                Some(error) => Err(anyhow::Error::new(error).context("kafka cannot be used any longer")),
+                None => Ok(()),
+            },
+            () = stop => Ok(()),
+        };
+        if tokio::time::timeout(CLOSE_MAX, instance.close()).await.is_err() {
+            tracing::warn!("left the group without its word");
+        }
+        ended
+    }
+}
+
+/// Takes one message after the other; what was decided goes into transactions together.
+async fn take(mut requests: Requests, mut desk: Desk, committer: Committer, service: Service) -> Result<()> {
+    let mut committing: FuturesOrdered<BoxFuture<'static, Outcome>> = FuturesOrdered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(outcome) = committing.next() => {
+                let Outcome { committed, accepted, id } = outcome;
+                if let Some(id) = id {
+                    desk.accepting.remove(&id);
+                }
+                match (committed, accepted) {
+                    (Ok(()), Some(record)) => desk.take_on(record, &service).await?,
+                    (Ok(()), None) => {}
+                    // It comes again, here or elsewhere.
+                    (Err(error), _) => tracing::info!(%error, "a message was not done with"),
+                }
+            }
+            received = requests.next(), if committing.len() < COMMITTING_MAX => {
+                let Some(received) = received else { return Ok(()) };
+                let decision = desk.decide(received).await?;
+                let id = decision.accepted.as_ref().map(|record| record.request.clone());
+                let committer = committer.clone();
+                committing.push_back(Box::pin(async move {
+                    let committed = committer.commit(decision.commit).await;
+                    Outcome { committed, accepted: decision.accepted, id }
+                }));
+            }
+        }
+    }
+}
+
+/// Goes on with what is open where a partition was won, and stops where one was lost.
+async fn follow_ownership(mut owned: watch::Receiver<Arc<Owned>>, topics: Topics, service: Service) -> Result<()> {
+    let mut acting: BTreeMap<i32, Ownership> = BTreeMap::new();
+    loop {
+        let now: BTreeMap<i32, Ownership> = owned
+            .borrow_and_update()
+            .iter()
+            .filter(|((topic, _), _)| **topic == *topics.requests)
+            .map(|((_, partition), ownership)| (*partition, ownership.clone()))
+            .collect();
+        let is_same = |partition: &i32, ownership: &Ownership| acting.get(partition) == Some(ownership);
+        let lost: HashSet<i32> = acting
+            .iter()
+            .filter(|(partition, ownership)| now.get(partition) != Some(ownership))
+            .map(|(partition, _)| *partition)
+            .collect();
+        let won: HashSet<i32> = now
+            .iter()
+            .filter(|(partition, ownership)| !is_same(partition, ownership))
+            .map(|(partition, _)| *partition)
+            .collect();
+        if !lost.is_empty() {
+            tracing::info!(partitions = ?lost, "lost partitions");
+            let topics = topics.clone();
+            service.release(move |pipeline| lost.contains(&topics.home(pipeline))).await;
+        }
+        if !won.is_empty() {
+            tracing::info!(partitions = ?won, "acting for partitions");
+            service.go_on(|pipeline| won.contains(&topics.home(pipeline))).await?;
+        }
+        acting = now;
+        owned.changed().await.context("left the group")?;
+    }
+}
+
+// === impl Desk ===
+
+impl Desk {
+    /// Decides what becomes of a message.
+    async fn decide(&mut self, received: Received) -> Result<Decision> {
+        let done = |records| Decision {
+            commit: Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records },
+            accepted: None,
+        };
+        let buried = |code, reason: &str| done(vec![received.dead_letter(code, reason)]);
+        if !received.headers_readable {
+            return Ok(buried(Code::RequestInvalid, "a header's name is not text"));
+        }
+        let headers: Vec<(&str, &[u8])> =
+            received.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?))).collect();
+        let body = received.value.as_deref().unwrap_or_default();
+        let read = match request::decode(Message { binding: Binding::Kafka, headers: &headers, body }) {
+            Ok(read) => read,
+            Err(error) => return Ok(buried(error.code(), &error.to_string())),
+        };
+        let place = || EventIdentity {
+            source: format!("/kafka/{}", received.ownership.topic()),
+            id: format!("{}/{}", received.ownership.partition(), received.offset),
+        };
+        let identity = read.identity.unwrap_or_else(place);
+        let requester = self.requester(received.ownership.topic());
+        let admission = self.admission.clone();
+        let (request, traceparent) = (read.request, read.traceparent);
+        let admitted =
+            tokio::task::spawn_blocking(move || admission.admit(&request, identity, traceparent, &requester))
+                .await
+                .context("admission ended")?;
+        let Admitted { request, accepted } = match admitted {
+            Ok(admitted) => admitted,
+            Err(Rejected::Store(error)) => return Err(error.into()),
+            Err(rejected) => {
+                let (code, reason) = rejected.reason();
+                return Ok(buried(code, &reason));
+            }
+        };
+        let is_at_home = received.ownership.topic() == self.topics.requests
+            && received.ownership.partition() == self.topics.home(&accepted.pipeline);
+        if !is_at_home {
+            return Ok(done(vec![received.forward(&accepted.pipeline)]));
+        }
+        if self.accepting.contains(&request) {
+            return Ok(done(Vec::new()));
+        }
+        let at = now_ms();
+        let body = RecordBody::Accepted(Box::new(accepted));
+        let record = Record { request: request.clone(), sequence: 0, at, body };
+        let (ledger, copy) = (self.ledger.clone(), record.clone());
+        let records = tokio::task::spawn_blocking(move || ledger.acceptance(&copy)).await.context("the cache ended")?;
+        match records {
+            Ok(records) => {
+                self.accepting.insert(request);
+                Ok(Decision { accepted: Some(record), ..done(records) })
+            }
+            // A repeat: the first one has its outcome.
+            Err(StoreError::Conflict { .. }) => Ok(done(Vec::new())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Goes on with a request whose acceptance was committed.
+    async fn take_on(&self, record: Record, service: &Service) -> Result<()> {
+        let RecordBody::Accepted(accepted) = &record.body else { return Ok(()) };
+        let (pipeline, purpose, request) = (accepted.pipeline.clone(), accepted.purpose, record.request.clone());
+        let ledger = self.ledger.clone();
+        tokio::task::spawn_blocking(move || ledger.accepted(&record)).await.context("the cache ended")??;
+        service.take_on(pipeline, request, purpose).await;
+        Ok(())
+    }
+
+    /// Says who writes to a topic, as far as that is known.
+    fn requester(&self, topic: &str) -> Requester {
+        let rule = self.config.kafka.ingress.iter().find(|rule| rule.topic == topic);
+        Requester {
+            ingress: Ingress::Kafka,
+            name: Some(format!("kafka:{topic}")),
+            namespaces: rule.and_then(|rule| rule.namespaces.clone()),
+            may_operate: rule.is_none_or(|rule| rule.scopes.contains(&Scope::Operate)),
+        }
+    }
+}
+
+/// Returns the record with which HTTP hands a request to whoever acts for its pipeline.
+pub(crate) fn handed_on(pipeline: &str, event: Vec<u8>) -> Outgoing {
+    let mut record = Outgoing::new(Destination::Requests, pipeline, event);
+    let content_type = dagwright_wire::cloudevent::STRUCTURED_JSON;
+    record.headers.push(("content-type".into(), Some(content_type.into())));
+    record
+}
+
+fn settings(config: &Config) -> Settings {
+    let kafka = &config.kafka;
+    let mut settings = Settings::new(&kafka.brokers, instance_name(&kafka.instance));
+    settings.prefix.clone_from(&kafka.prefix);
+    settings.group.clone_from(&kafka.group);
+    settings.partitions = kafka.partitions;
+    settings.replication = (kafka.replication > 0).then_some(kafka.replication);
+    settings.ingress = kafka.ingress.iter().map(|rule| rule.topic.clone()).collect();
+    settings.properties = kafka.flat_properties();
+    settings
+}
+
+/// Returns the configured name, or the machine's.
+fn instance_name(configured: &str) -> String {
+    if !configured.is_empty() {
+        return configured.to_owned();
+    }
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = machine.trim().chars().filter(|it| it.is_ascii_alphanumeric() || "-_.".contains(*it)).collect();
+    if name.is_empty() { "dagwright".into() } else { name }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
