@@ -33,7 +33,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::team::Error;
+use crate::{metrics, team::Error};
 
 /// Held by an agent as long as it lives.
 pub(crate) struct Life {
@@ -141,6 +141,7 @@ impl<B, R> Post<B, R> {
         let at_fault = session.as_ref().map(tracing::field::display);
         tracing::error!(party = %self.party, session = at_fault, "agent panicked, building it anew");
         self.restarts.count(self.party.role).fetch_add(1, Relaxed);
+        metrics::agent_restarted(self.party.role);
         (self.lost)(session).await
     }
 }
@@ -209,6 +210,7 @@ async fn deliver_all<A, M, B, R>(
             record = subscription.next() => {
                 let Some(record) = record else { return };
                 waiting.extend(addressed(&post.party, &record).map(M::from));
+                metrics::mailbox(&post.party, waiting.len());
                 true
             }
             Some(message) = local.recv() => {

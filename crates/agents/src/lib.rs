@@ -13,12 +13,14 @@
 //! | `docket` | what the orchestrator was asked and has not answered; it outlives the actor |
 //! | `keeper` | delivers an agent's messages, and builds it anew as soon as it panicked |
 //! | `observe` | questions to facts |
+//! | [`metrics`] | what is measured |
 //! | [`ports`], [`observer`] | what agents need from outside; the one that starts `dagwright-task` |
 
 mod docket;
 pub mod interval;
 mod keeper;
 mod lifecycle;
+pub mod metrics;
 mod observe;
 pub mod observer;
 mod orchestrator;

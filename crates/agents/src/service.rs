@@ -5,6 +5,7 @@
 //! | `dispatcher` | the actor that knows which requests are open, and keeps the one who follows each |
 //! | `plans` | plans that were agreed on lately |
 //! | `follow` | the shell around one request's [`Lifecycle`](crate::lifecycle) |
+//! | `spans` | what the trace of a request shows of it |
 //!
 //! A request counts as taken on when its acceptance is in the ledger; whatever ends this process after that, it goes on
 //! with the next one. Nothing here decides what happens to a request: that is the machine's.
@@ -12,6 +13,7 @@
 mod dispatcher;
 mod follow;
 mod plans;
+mod spans;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -34,6 +36,7 @@ use self::{
     plans::RecentPlans,
 };
 use crate::{
+    metrics,
     ports::Clock,
     team::{Ports, Team},
 };
@@ -186,23 +189,32 @@ impl Service {
     /// [`Refused::Problem`] with [`Code::Overloaded`] when too many are open or the service drains.
     pub async fn submit(&self, request: RequestId, accepted: Accepted) -> Result<Submitted, Refused> {
         if self.shared.draining.is_cancelled() {
+            metrics::received(accepted.ingress, "refused");
             return Err(overloaded("the service is about to stop"));
         }
         if self.load().await.open >= self.shared.settings.open_max {
+            metrics::received(accepted.ingress, "refused");
             return Err(overloaded("as many requests are open as the service takes on"));
         }
-        let (pipeline, purpose) = (accepted.pipeline.clone(), accepted.purpose);
+        let (pipeline, purpose, ingress) = (accepted.pipeline.clone(), accepted.purpose, accepted.ingress);
         let at = self.shared.clock().now_ms();
         let body = RecordBody::Accepted(Box::new(accepted));
         let record = Record { request: request.clone(), sequence: 0, at, body };
         let register = self.shared.resources.register.clone();
         match blocking(move || register.append(&[record])).await {
             Ok(()) => {
+                metrics::received(ingress, "accepted");
                 self.take_on(pipeline, request, purpose).await;
                 Ok(Submitted::Accepted)
             }
-            Err(StoreError::Conflict { .. }) => Ok(Submitted::Repeated),
-            Err(error) => Err(self.shared.refused(error)),
+            Err(StoreError::Conflict { .. }) => {
+                metrics::received(ingress, "repeated");
+                Ok(Submitted::Repeated)
+            }
+            Err(error) => {
+                metrics::received(ingress, "refused");
+                Err(self.shared.refused(error))
+            }
         }
     }
 

@@ -85,4 +85,10 @@ impl Subscription {
     pub async fn next(&mut self) -> Option<Record> {
         self.0.recv().await
     }
+
+    /// Returns how many records wait to be taken.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.len()
+    }
 }

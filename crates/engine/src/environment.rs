@@ -33,8 +33,8 @@ const EXACT: [&str; 19] = [
     "no_proxy",
 ];
 
-/// Families of variables that are passed on: how object stores are reached.
-const PREFIXES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
+/// Families of variables that are passed on: how object stores are reached, and where telemetry goes.
+const PREFIXES: [&str; 4] = ["AWS_", "AZURE_", "GOOGLE_", "OTEL_EXPORTER_OTLP_"];
 
 /// What names a connection's variable.
 const CONNECTION_PREFIX: &str = "DAGWRIGHT_CONN_";

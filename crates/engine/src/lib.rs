@@ -8,6 +8,7 @@
 //! | `verdict` | what a process's end means |
 //! | [`Cancel`] | how a run is asked to end |
 //! | [`environment`] | what of its environment an engine passes on |
+//! | [`metrics`] | what is measured |
 //! | [`event`], [`outcome`] | what a run says while it runs, and at its end |
 //!
 //! Invariants: what is done was recorded first, so a run continues after a crash at any moment; a finished task never
@@ -22,6 +23,7 @@ mod error;
 pub mod event;
 mod launch;
 mod local;
+pub mod metrics;
 pub mod outcome;
 mod process;
 mod run;

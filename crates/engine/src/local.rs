@@ -23,12 +23,14 @@ use dagwright_model::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{pin, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, field};
 
 use crate::{
     Engine, Error, Job,
     environment::{self, connection_variable},
     event::{RunEvent, Voice},
     launch::{Finished, Launch, Order},
+    metrics,
     outcome::RunOutcome,
     process::Processes,
     run::{Effect, Event, Run},
@@ -136,6 +138,7 @@ async fn drive(
     if started.plan_hash != given {
         return Err(Error::OtherPlan { request: job.request, begun: started.plan_hash, given });
     }
+    let _open = metrics::run_open();
     let mut shell = Shell {
         launcher,
         job,
@@ -231,6 +234,7 @@ impl<'a, L: Launch> Shell<'a, L> {
         let records = self.append(records).await?;
         for record in &records {
             tracing::debug!(request_id = %record.request, sequence = record.sequence, what = record.body.kind(), "recorded");
+            metrics::recorded(&record.body, &self.job.plan);
             self.tell_of(&record.body).await;
         }
         others.into_iter().for_each(|effect| self.perform(effect));
@@ -282,18 +286,36 @@ impl<'a, L: Launch> Shell<'a, L> {
         let order = self.order(&instance, attempt, partition);
         let voice = Voice::new(instance.clone(), self.job.events.clone());
         let launcher = self.launcher;
+        let Some(role) = self.run.planned(&instance.task).map(|planned| planned.role) else {
+            unreachable!("the machine starts only what it was made of");
+        };
+        let span = tracing::info_span!(
+            "task",
+            task = %instance.task,
+            map_index = instance.map_index,
+            role = role.as_str(),
+            attempt,
+            otel.status_code = field::Empty,
+            error.code = field::Empty,
+        );
+        let told = span.clone();
         let attempt_of = async move {
+            let _running = metrics::task_running(role);
             let (finished, timed_out) = match order {
                 // Stopped before it started.
                 Ok(_) if stop.is_cancelled() => (Finished::without_process(verdict::unwanted(&instance.task)), false),
                 Ok(order) => within(timeout, launcher, order, stop, voice).await,
                 Err(finished) => (*finished, false),
             };
+            if let Some(problem) = &finished.outcome.problem {
+                told.record("otel.status_code", "ERROR");
+                told.record("error.code", field::display(problem.code));
+            }
             let outcome = Box::new(finished.outcome.clone());
             let event = Event::TaskEnded { instance: instance.clone(), attempt, outcome, timed_out };
             Told { event, extras: Some((instance, finished)) }
         };
-        self.pending.push(attempt_of.boxed());
+        self.pending.push(attempt_of.instrument(span).boxed());
     }
 
     /// Puts together what a try is given, or why it cannot be.

@@ -17,6 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use dagwright_model::task::Outcome;
+use dagwright_telemetry::trace;
 use dagwright_wire::jsonl::Decoder;
 use nix::{
     sys::signal::{Signal, killpg},
@@ -28,6 +29,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::{
     event::Voice,
@@ -110,6 +112,7 @@ impl Processes {
             .env_clear()
             .envs(&self.environment)
             .envs(order.connections.iter().map(|(variable, url)| (variable, url)))
+            .envs(trace::of(&Span::current()).map(|context| (trace::VARIABLE, context)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -13,6 +13,7 @@ use std::{
         Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use dagwright_model::{
@@ -29,8 +30,11 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     APPEND_RECORDS_MAX, Cache, Error, Listener, Outbox, PipelineSummary, Register, RequestState, RequestSummary, Store,
-    keys,
+    keys, metrics,
 };
+
+/// The most readers whose position is measured: outlets, of which a configuration has a handful.
+const READERS_MAX: usize = 16;
 
 /// Keys and values.
 pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
@@ -70,6 +74,8 @@ pub struct Ledger<M> {
     writing: Mutex<Positions>,
     /// The newest event that is on disk; 0 before the first append.
     flushed: AtomicU64,
+    /// How far those are who delivered in this process, at most [`READERS_MAX`]; for metrics alone.
+    readers: Mutex<BTreeMap<String, u64>>,
     listener: RwLock<Option<Listener>>,
 }
 
@@ -89,7 +95,37 @@ struct Batch(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
 impl<M: OrderedMap> Ledger<M> {
     /// Makes a store of a map that holds nothing, or what a ledger wrote.
     pub fn new(map: M) -> Self {
-        Self { map, writing: Mutex::default(), flushed: AtomicU64::new(0), listener: RwLock::default() }
+        Self {
+            map,
+            writing: Mutex::default(),
+            flushed: AtomicU64::new(0),
+            readers: Mutex::default(),
+            listener: RwLock::default(),
+        }
+    }
+
+    fn write(&self, records: &[Record]) -> Result<(), Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut positions = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.newest(&positions)?;
+        let mut batch = Batch::default();
+        let events = self.stage(&mut batch, records)?;
+        let newest = batch.tell(before, &events);
+        self.map.apply(batch.0)?;
+        positions.newest = Some(newest);
+        drop(positions);
+        self.map.flush()?;
+        self.told(before, newest);
+        Ok(())
+    }
+
+    /// Measures how far each reader is behind; those that deliver are few.
+    fn count_undelivered(&self, newest: u64) {
+        for (reader, delivered) in &*self.readers.lock().unwrap_or_else(PoisonError::into_inner) {
+            metrics::undelivered(reader, newest.saturating_sub(*delivered));
+        }
     }
 
     /// Returns the position of the newest event in the map.
@@ -149,6 +185,9 @@ impl<M: OrderedMap> Ledger<M> {
     /// Notes that events are on disk, and tells whoever listens.
     fn told(&self, before: u64, newest: u64) {
         self.flushed.fetch_max(newest, Ordering::AcqRel);
+        if newest > before {
+            self.count_undelivered(newest);
+        }
         if newest > before
             && let Some(listener) = &*self.listener.read().unwrap_or_else(PoisonError::into_inner)
         {
@@ -305,20 +344,10 @@ impl<M: OrderedMap> Ledger<M> {
 
 impl<M: OrderedMap> Store for Ledger<M> {
     fn append(&self, records: &[Record]) -> Result<(), Error> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let mut positions = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.newest(&positions)?;
-        let mut batch = Batch::default();
-        let events = self.stage(&mut batch, records)?;
-        let newest = batch.tell(before, &events);
-        self.map.apply(batch.0)?;
-        positions.newest = Some(newest);
-        drop(positions);
-        self.map.flush()?;
-        self.told(before, newest);
-        Ok(())
+        let began = Instant::now();
+        let outcome = self.write(records);
+        metrics::appended(&outcome, began.elapsed());
+        outcome
     }
 
     fn read(&self, request: &RequestId, from: u64) -> Result<Vec<Record>, Error> {
@@ -441,7 +470,14 @@ impl<M: OrderedMap> Outbox for Ledger<M> {
             return Err(Error::Misuse { what: "a reader's name is empty, too long, or holds a zero byte" });
         }
         self.map.apply([(keys::delivered(reader), Some(position.to_be_bytes().to_vec()))].into())?;
-        self.map.flush()
+        self.map.flush()?;
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if readers.len() < READERS_MAX || readers.contains_key(reader) {
+            readers.insert(reader.to_owned(), position);
+        }
+        drop(readers);
+        self.count_undelivered(self.newest_event()?);
+        Ok(())
     }
 
     fn listen(&self, listener: Listener) {

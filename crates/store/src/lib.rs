@@ -13,6 +13,7 @@ mod folder;
 mod keys;
 pub mod ledger;
 pub mod memory;
+pub mod metrics;
 pub mod sled;
 
 use std::{fmt, sync::Arc};

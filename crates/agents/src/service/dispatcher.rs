@@ -18,7 +18,7 @@ use super::{
     Load, Shared,
     follow::{Asked, Ended, Errand, follow},
 };
-use crate::queue::Queue;
+use crate::{metrics, queue::Queue};
 
 /// How often a request may lose who follows it before it is given up.
 const LOSSES_MAX: u32 = 3;
@@ -114,8 +114,10 @@ impl Dispatcher {
             request.clone(),
             Followed { pipeline: pipeline.clone(), inbox, task: abort, runs: false, turn_came: false },
         );
+        self.measure();
         context.spawn(task.into_actor(self).map(move |ended, dispatcher, context| {
             dispatcher.take(pipeline, request, ended, context);
+            dispatcher.measure();
         }));
     }
 
@@ -140,6 +142,7 @@ impl Dispatcher {
             Err(_) => {
                 let losses = self.losses.entry(request.clone()).or_default();
                 *losses += 1;
+                metrics::follower_restarted();
                 tracing::error!(request_id = %request, losses, "lost who followed a request");
                 let errand = if *losses < LOSSES_MAX { Errand::GoOn } else { Errand::GiveUp(poison(&request)) };
                 if *losses > LOSSES_MAX {
@@ -156,6 +159,10 @@ impl Dispatcher {
         if let Some(next) = self.queue.leave(pipeline, request) {
             self.send_after(pipeline.to_owned(), next, Errand::GoOn, context);
         }
+    }
+
+    fn measure(&self) {
+        metrics::load(self.queue.open(), self.followed.len());
     }
 }
 
@@ -176,6 +183,7 @@ impl Handler<Arrive> for Dispatcher {
         if let Some(next) = next {
             self.send_after(pipeline, next, Errand::GoOn, context);
         }
+        self.measure();
     }
 }
 

@@ -1,6 +1,6 @@
 //! The shell around one request's [`Lifecycle`]: hands it what happens, appends what it records, performs the rest.
 
-use std::{future::pending, sync::Arc};
+use std::{future::pending, sync::Arc, time::Instant};
 
 use actix::Addr;
 use dagwright_engine::{Cancel, Error as EngineError, Job, event};
@@ -16,15 +16,18 @@ use dagwright_negotiation::session::Ending;
 use dagwright_store::Error as StoreError;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::{
     Refused, Shared, blocking,
     dispatcher::{Dispatcher, Runs},
     plans::Recent,
+    spans,
 };
 use crate::{
     interval,
     lifecycle::{Effect, Event, Lifecycle, Pipeline},
+    metrics::{self, Place, Waiting},
 };
 
 /// Where the negotiation's records begin: right behind the acceptance.
@@ -88,8 +91,9 @@ pub(super) async fn follow(
         Err(_) => return Ended::HandedOver, // The ledger failed, which is told elsewhere.
     };
     let (accepted, life, next_sequence) = known;
+    let span = spans::log(&request, accepted.traceparent.as_deref());
     let follower = Follower { shared, dispatcher, request, accepted, next_sequence, cancel: Cancel::default() };
-    follower.follow(life, errand, asked).await.unwrap_or(Ended::HandedOver)
+    follower.follow(life, errand, asked).instrument(span).await.unwrap_or(Ended::HandedOver)
 }
 
 /// Reads a request's life from the ledger; `None` when there is nothing to follow.
@@ -129,6 +133,7 @@ impl Follower {
             if let Some(event) = next.take() {
                 let was_last = self.step(&mut life, event, &mut work).await?;
                 if life.has_ended() {
+                    self.measure().await;
                     return Ok(Ended::Done);
                 }
                 if was_last || is_listening {
@@ -167,7 +172,13 @@ impl Follower {
         work: &mut Option<BoxFuture<'static, Told>>,
     ) -> Result<bool, Refused> {
         let (mut records, mut others) = (Vec::new(), Vec::new());
-        for effect in life.apply(event) {
+        let (began, began_ms) = (Instant::now(), self.shared.clock().now_ms());
+        let effects = life.apply(event);
+        if effects.iter().any(|effect| matches!(effect, Effect::Record(RecordBody::DagCompiled(_)))) {
+            metrics::compiled(began.elapsed());
+            spans::compiled(self.accepted.traceparent.as_deref(), began_ms, self.shared.clock().now_ms());
+        }
+        for effect in effects {
             match effect {
                 Effect::Record(body) => records.push(body),
                 Effect::Negotiate | Effect::Run(_) | Effect::StopRun { .. } | Effect::End => others.push(effect),
@@ -219,6 +230,16 @@ impl Follower {
         blocking(move || register.append(&records)).await.map_err(|error| self.shared.refused(error))
     }
 
+    /// Counts how the request ended; whoever recorded it may be another one.
+    async fn measure(&self) {
+        let (register, request) = (self.shared.resources.register.clone(), self.request.clone());
+        match blocking(move || register.request(&request)).await {
+            Ok(Some(summary)) => metrics::ended(summary.purpose, summary.state),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "could not look up how a request ended, it is not counted"),
+        }
+    }
+
     async fn pipeline(&self) -> Result<Pipeline, Refused> {
         let (register, pipeline) = (self.shared.resources.register.clone(), self.accepted.pipeline.clone());
         let known = blocking(move || register.pipeline(&pipeline)).await.map_err(|error| self.shared.refused(error))?;
@@ -248,14 +269,22 @@ async fn negotiate(commission: Commission) -> Told {
     if let Some(Recent { plan, from, .. }) = shared.plans.get(&accepted.spec_hash, found_at_ms) {
         return Told::Event(Event::Reused { plan, from }, next_sequence);
     }
+    let waiting = Waiting::begin(Place::Negotiation);
     // Never closed.
     let _permit = shared.negotiations.acquire().await;
-    let id = request.clone();
-    let negotiated = shared.team.negotiate(request, spec, shared.settings.bounds, NEGOTIATION_FIRST).await;
-    match negotiated {
+    drop(waiting);
+    let (began, span) = (Instant::now(), spans::negotiation(&accepted));
+    let work = shared.team.negotiate(request.clone(), spec, shared.settings.bounds, NEGOTIATION_FIRST);
+    match work.instrument(span.clone()).await {
         Ok(negotiated) => {
             if let Ending::Sealed(plan) = &negotiated.ending {
-                shared.plans.keep(&accepted.spec_hash, &id, plan, found_at_ms);
+                shared.plans.keep(&accepted.spec_hash, &request, plan, found_at_ms);
+            }
+            metrics::negotiated(&negotiated.ending, &negotiated.transcript, began.elapsed());
+            let register = shared.resources.register.clone();
+            match blocking(move || register.read(&request, NEGOTIATION_FIRST)).await {
+                Ok(records) => spans::negotiated(&span, &negotiated.ending, &records),
+                Err(error) => tracing::warn!(%error, "could not read what the agents said, the trace lacks it"),
             }
             Told::Event(Event::Negotiated(negotiated.ending), negotiated.next_sequence)
         }
@@ -270,8 +299,10 @@ async fn negotiate(commission: Commission) -> Told {
 /// Runs a plan, or goes on with its run.
 async fn run(commission: Commission, plan: Arc<Plan>, cancel: Cancel) -> Told {
     let Commission { shared, request, accepted, next_sequence } = commission;
+    let waiting = Waiting::begin(Place::Run);
     // Never closed.
     let _permit = shared.runs.acquire().await;
+    drop(waiting);
     let interval = match (&accepted.interval, &plan.schedule) {
         (Some(given), _) => Ok(Some(given.clone())),
         (None, Some(schedule)) => {
@@ -311,13 +342,16 @@ async fn run(commission: Commission, plan: Arc<Plan>, cancel: Cancel) -> Told {
             let _ = shared.progress.send((request.clone(), event));
         }
     };
-    let (outcome, ()) = tokio::join!(shared.resources.engine.run(job, started), forward);
+    let span = spans::run(&accepted);
+    let work = shared.resources.engine.run(job, started).instrument(span.clone());
+    let (outcome, ()) = tokio::join!(work, forward);
     match outcome {
         Ok(outcome) => {
             if outcome.status == Status::Failed {
                 // Perhaps because something is no longer as it was found.
                 shared.plans.forget(&accepted.spec_hash);
             }
+            spans::ran(&span, &outcome);
             Told::Event(Event::RunEnded, next_sequence)
         }
         Err(EngineError::Append { source: error @ StoreError::Elsewhere { .. }, .. }) => Told::Failed(error.into()),
