@@ -5,6 +5,7 @@
 //! | `dispatcher` | the actor that knows which requests are open, and keeps the one who follows each |
 //! | `plans` | plans that were agreed on lately |
 //! | `follow` | the shell around one request's [`Lifecycle`](crate::lifecycle) |
+//! | `limits` | how much it takes on at a time |
 //! | `spans` | what the trace of a request shows of it |
 //!
 //! A request counts as taken on when its acceptance is in the ledger; whatever ends this process after that, it goes on
@@ -12,6 +13,7 @@
 
 mod dispatcher;
 mod follow;
+mod limits;
 mod plans;
 mod spans;
 
@@ -27,12 +29,14 @@ use dagwright_model::{
     task::Problem,
 };
 use dagwright_store::{Error as StoreError, Register, RequestState, RequestSummary};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::{sync::broadcast, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use self::limits::Limits;
 use self::{
     dispatcher::{Arrive, Ask, Count, Dispatcher, Drain, Release},
     follow::Asked,
+    limits::InForce,
     plans::RecentPlans,
 };
 use crate::{
@@ -43,6 +47,9 @@ use crate::{
 
 /// How far those who watch progress may be behind before they miss some.
 const PROGRESS_BACKLOG: usize = 1024;
+
+/// How long a part of the service may take to show that it works.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// How the service works.
 #[derive(Clone, Debug)]
@@ -118,8 +125,7 @@ struct Shared {
     settings: Settings,
     team: Team,
     plans: RecentPlans,
-    negotiations: Semaphore,
-    runs: Semaphore,
+    limits: InForce,
     progress: broadcast::Sender<(RequestId, RunEvent)>,
     /// Cancelled when the service is to take on and begin nothing further.
     draining: CancellationToken,
@@ -138,8 +144,7 @@ impl Service {
         let team = Team::start(resources.agents.clone()).await?;
         let shared = Arc::new(Shared {
             plans: RecentPlans::new(u64::try_from(settings.facts_age_max.as_millis()).unwrap_or(u64::MAX)),
-            negotiations: Semaphore::new(settings.negotiations_max.max(1)),
-            runs: Semaphore::new(settings.runs_max.max(1)),
+            limits: InForce::new(&settings),
             progress: broadcast::channel(PROGRESS_BACKLOG).0,
             draining: CancellationToken::new(),
             broken: CancellationToken::new(),
@@ -192,7 +197,7 @@ impl Service {
             metrics::received(accepted.ingress, "refused");
             return Err(overloaded("the service is about to stop"));
         }
-        if self.load().await.open >= self.shared.settings.open_max {
+        if self.load().await.open >= self.shared.limits.open_max() {
             metrics::received(accepted.ingress, "refused");
             return Err(overloaded("as many requests are open as the service takes on"));
         }
@@ -266,6 +271,11 @@ impl Service {
         self.tell(Count).await.unwrap_or_default()
     }
 
+    /// Takes on as much as `limits` says from now on; what is under way goes on.
+    pub fn set_limits(&self, limits: Limits) {
+        self.shared.limits.set(limits);
+    }
+
     /// Hears how far runs are, from now on; who is too slow misses some.
     #[must_use]
     pub fn progress(&self) -> broadcast::Receiver<(RequestId, RunEvent)> {
@@ -280,10 +290,30 @@ impl Service {
         self.shared.broken.cancelled().await;
     }
 
-    /// Tells whether requests are taken on.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        !self.shared.draining.is_cancelled() && !self.shared.broken.is_cancelled()
+    /// Tells what requests need to be taken on, and what is wrong with it, if anything.
+    pub async fn readiness(&self) -> Vec<(&'static str, Option<&'static str>)> {
+        let register = self.shared.resources.register.clone();
+        let ledger = async {
+            if self.shared.broken.is_cancelled() {
+                return Some("the ledger failed, or a part of the service was lost; the log says why");
+            }
+            match timeout(ANSWER, blocking(move || register.recent(None, 1))).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(_)) => Some("the ledger cannot be read"),
+                Err(_) => Some("the ledger does not answer"),
+            }
+        };
+        let dispatcher = async {
+            match timeout(ANSWER, self.dispatcher.send(Count)).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(_)) => Some("the dispatcher was lost"),
+                Err(_) => Some("the dispatcher does not answer"),
+            }
+        };
+        let (ledger, dispatcher) = tokio::join!(ledger, dispatcher);
+        let agents = (!self.shared.team.is_alive()).then_some("the orchestrator was lost");
+        let draining = self.shared.draining.is_cancelled().then_some("the service is about to stop");
+        vec![("ledger", ledger), ("dispatcher", dispatcher), ("agents", agents), ("draining", draining)]
     }
 
     /// Takes on and begins nothing further; waits for what runs, at most `grace`, then stops it. What did not end is

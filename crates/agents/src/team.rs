@@ -131,6 +131,12 @@ impl Team {
         Ok(())
     }
 
+    /// Tells whether somebody would take a negotiation on.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.orchestrator.connected()
+    }
+
     /// Negotiates over a spec for a request whose acceptance is in the ledger, up to `next_sequence`.
     ///
     /// What the ledger has from there on is taken up: a negotiation that another team began goes on, and one that has

@@ -20,6 +20,7 @@ use dagwright_model::{
     task::Problem,
 };
 use dagwright_store::Register;
+use dagwright_telemetry::trace;
 use glob::{MatchOptions, Pattern};
 use serde_json::Value;
 
@@ -93,6 +94,10 @@ impl Admission {
         traceparent: Option<String>,
         requester: &Requester,
     ) -> Result<Admitted, Rejected> {
+        let traceparent = trace::adopt(traceparent.as_deref(), || tracing::info_span!("request"));
+        let span = tracing::info_span!("admission", trace_id = traceparent.as_deref().and_then(trace::trace_id));
+        trace::continue_from(&span, traceparent.as_deref());
+        let _entered = span.entered();
         let purpose = request.action.purpose();
         match purpose {
             Purpose::Pause | Purpose::Delete if !requester.may_operate => return Err(scope_missing(request.action)),

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::serve::Serve;
 
 pub(crate) mod compile;
+pub(crate) mod config;
 pub(crate) mod diff;
 pub(crate) mod plan;
 pub(crate) mod run;
@@ -60,6 +61,9 @@ pub(crate) enum Command {
     /// Take requests over HTTP, let the agents negotiate them, run them, and tell what happens
     #[command(after_help = "Example:\n  DAGWRIGHT__URIS__ALLOW='/data/**' dagwright serve")]
     Serve(Serve),
+    /// Look at the configuration
+    #[command(after_help = "Example:\n  dagwright config show --config dagwright.toml")]
+    Config(config::Config),
     /// Check many specs and print every diagnostic; opens no connection
     #[command(after_help = "Example:\n  dagwright validate 'pipelines/**/*.yaml'")]
     Validate(validate::Validate),

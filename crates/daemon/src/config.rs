@@ -1,22 +1,41 @@
 //! The configuration: `config/default.toml`, then the file given by `--config`, then `DAGWRIGHT__SECTION__KEY`.
 //!
+//! | module | what it is |
+//! |---|---|
+//! | `diagnose` | everything that is wrong with the layers, at once |
+//! | `service` | what only `serve` asks of its settings |
+//! | `settings` | every setting with its value, and where that is from |
+//! | `telemetry` | `[log]` and `[telemetry]` |
+//!
 //! Connections also come from the environment as `DAGWRIGHT_CONN_<NAME>=postgresql://…`, which wins over a
 //! connection of the same name in a file. Unknown keys and bad values are refused. Secrets never print: see [`Secret`].
+
+pub(crate) mod diagnose;
+mod service;
+mod settings;
+mod telemetry;
 
 use std::{
     collections::BTreeMap,
     env, fmt,
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
-use config::{Config as Layers, Environment, File, FileFormat};
+use config::{Config as Layers, Environment, File, FileFormat, Value};
 use dagwright_model::{
     id::Name,
     spec::{Approval, LossyCast, SchemaChange},
     units::{ByteSize, Span},
 };
 use serde::{Deserialize, Deserializer, Serialize};
+
+use self::diagnose::Diagnostic;
+pub(crate) use self::{
+    settings::Settings,
+    telemetry::{Log, LogFormat, Telemetry},
+};
 
 /// Every setting with its default; also what `config/default.toml` documents.
 const DEFAULTS: &str = include_str!("../../../config/default.toml");
@@ -38,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) kafka: Kafka,
     pub(crate) http: Http,
     pub(crate) limits: Limits,
+    pub(crate) log: Log,
+    pub(crate) telemetry: Telemetry,
     pub(crate) uris: Uris,
     pub(crate) policy: Policy,
     pub(crate) shutdown: Shutdown,
@@ -161,6 +182,8 @@ pub(crate) struct Http {
     pub(crate) body_max: ByteSize,
     /// How many requests one caller may send a second; 0: any number.
     pub(crate) requests_per_second: u32,
+    /// How many threads answer.
+    pub(crate) workers: NonZeroUsize,
     #[serde(default)]
     pub(crate) tls: Option<Tls>,
 }
@@ -271,8 +294,10 @@ pub(crate) struct Secret(String);
 /// Says why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error("could not read the configuration")]
+    Unreadable { source: config::ConfigError },
     #[error("the configuration is not valid")]
-    Invalid { source: config::ConfigError },
+    Invalid(Vec<Diagnostic>),
     #[error("connection \"{name}\" takes its password from {variable}, which is not set")]
     PasswordMissing { name: Name, variable: String },
     #[error("the URL of connection \"{name}\" is not valid")]
@@ -286,16 +311,9 @@ pub(crate) enum Error {
 impl Config {
     /// Reads the defaults, `file` if given, and the environment.
     pub(crate) fn load(file: Option<&Path>) -> Result<Self, Error> {
-        let mut layers = Layers::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
-        if let Some(file) = file {
-            layers = layers.add_source(File::from(file).format(FileFormat::Toml));
-        }
-        let environment = Environment::with_prefix("DAGWRIGHT").prefix_separator("__").separator("__");
-        layers
-            .add_source(environment.try_parsing(true))
-            .build()
-            .and_then(Layers::try_deserialize)
-            .map_err(|source| Error::Invalid { source })
+        let defaults = Layers::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).build();
+        let defaults = defaults.map_err(|source| Error::Unreadable { source })?;
+        diagnose::read(layers(file)?, &defaults.cache).map_err(Error::Invalid)
     }
 
     /// Returns the URLs of every connection a pipeline of `namespace` may use, passwords filled in.
@@ -357,6 +375,18 @@ impl Config {
         let path = if folder.uri.is_empty() { self.store.path.join(default) } else { PathBuf::from(&folder.uri) };
         std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned()
     }
+}
+
+/// Puts the layers over each other.
+fn layers(file: Option<&Path>) -> Result<Value, Error> {
+    let mut layers = Layers::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    if let Some(file) = file {
+        layers = layers.add_source(File::from(file).format(FileFormat::Toml));
+    }
+    // Texts stay texts: what a setting takes is read from them.
+    let environment = Environment::with_prefix("DAGWRIGHT").prefix_separator("__").separator("__");
+    let layers = layers.add_source(environment).build().map_err(|source| Error::Unreadable { source })?;
+    Ok(layers.cache)
 }
 
 /// Reads a list, or a text whose parts are separated by commas, as a variable of the environment holds it.

@@ -11,6 +11,8 @@ mod desk;
 mod exit;
 mod http;
 mod kafka;
+mod live;
+mod metrics;
 mod output;
 mod params;
 mod progress;
@@ -19,6 +21,7 @@ mod render;
 mod serve;
 mod signal;
 mod spec_file;
+mod telemetry;
 
 use std::process::ExitCode;
 
@@ -33,7 +36,11 @@ use crate::{
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_log(arguments.common.verbose);
+    match &arguments.command {
+        // Its settings say how.
+        Command::Serve(_) => {}
+        _ => start_log(arguments.common.verbose),
+    }
     let output = Output::new(arguments.common.json);
     let exit = actix::System::new().block_on(execute(&arguments, output));
     exit.unwrap_or_else(|error| refusal::tell(&error, output)).into()
@@ -47,6 +54,7 @@ async fn execute(arguments: &Arguments, output: Output) -> anyhow::Result<Exit> 
         Command::Compile(arguments) => compile::execute(arguments, common, output).await,
         Command::Diff(arguments) => diff::execute(arguments, common, output).await,
         Command::Serve(arguments) => serve::execute(arguments, common, output).await,
+        Command::Config(arguments) => cli::config::execute(arguments, common, output),
         Command::Validate(arguments) => validate::execute(arguments, output),
         Command::Schema => schema::execute(output),
     }

@@ -24,6 +24,13 @@ pub(crate) fn tell(error: &anyhow::Error, output: Output) -> Exit {
         output.plain_error(&render::problem::diagnostics("--param", diagnostics));
         return said(output, json!({ "diagnostics": diagnostics }), Exit::BadInput);
     }
+    if let Some(config::Error::Invalid(diagnostics)) = error.downcast_ref() {
+        let problems: Vec<_> = diagnostics.iter().map(setting).collect();
+        for problem in &problems {
+            output.error(&render::problem::problem(problem));
+        }
+        return said(output, json!({ "problems": problems }), Exit::BadInput);
+    }
     let problem = problem(error);
     let exit = Exit::of(problem.code);
     output.error(&render::problem::problem(&problem));
@@ -56,6 +63,15 @@ fn problem(error: &anyhow::Error) -> Problem {
         (Code::Internal, "report this, with the log of --verbose")
     };
     Problem { code, subject: String::new(), message: chain, hint: hint.into() }
+}
+
+fn setting(diagnostic: &config::diagnose::Diagnostic) -> Problem {
+    Problem {
+        code: Code::ConfigInvalid,
+        subject: diagnostic.key.clone(),
+        message: diagnostic.to_string(),
+        hint: diagnostic.hint.clone(),
+    }
 }
 
 fn store_error(error: &anyhow::Error) -> Option<&dagwright_store::Error> {

@@ -11,12 +11,14 @@ use dagwright_agents::{
     Ports, Service,
     observer::{ProcessObserver, Settings as ObserverSettings},
     ports::SystemClock,
-    service::{Resources, Settings},
+    service::{Limits, Resources, Settings},
 };
 use dagwright_bus::{in_process::InProcess, kafka::Producer};
 use dagwright_engine::{LocalEngine, Settings as EngineSettings};
 use dagwright_model::{code::Code, task::Problem};
 use dagwright_store::{Outbox, Register, SledStore};
+use dagwright_telemetry::export::ENDPOINT_VARIABLE;
+use prometheus::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -28,9 +30,11 @@ use crate::{
     exit::Exit,
     http,
     kafka::Station,
+    live::Live,
     output::Output,
     refusal::Refusal,
-    signal::stop_requested,
+    signal::{reload_requested, stop_requested},
+    telemetry::Telemetry,
 };
 
 /// Arguments of `dagwright serve`.
@@ -48,12 +52,25 @@ pub(crate) struct State {
     pub(crate) ingress: Option<Producer>,
     /// The position of the newest event.
     pub(crate) news: watch::Receiver<u64>,
+    /// The settings that may change meanwhile.
+    pub(crate) live: Live,
+    /// What Prometheus is told.
+    pub(crate) metrics: Registry,
 }
 
 /// Serves until it is told to stop.
 pub(crate) async fn execute(_: &Serve, common: &Common, output: Output) -> Result<Exit> {
-    let config = Arc::new(Config::load(common.config.as_deref())?);
-    check_exposure(&config)?;
+    let config = Arc::new(Config::load_service(common.config.as_deref())?);
+    let telemetry = Telemetry::start(&config)?;
+    let ended = serve(config, &telemetry, common, output).await;
+    telemetry.end().await;
+    ended
+}
+
+async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, output: Output) -> Result<Exit> {
+    if config.http.tokens.is_empty() {
+        tracing::warn!("no tokens are set: every process on this machine may ask for anything");
+    }
     let store = Arc::new(SledStore::open(&config.store.path, STORE_WAIT)?);
     let (tell, news) = watch::channel(store.newest_event()?);
     store.listen(Arc::new(move |position| {
@@ -82,6 +99,8 @@ pub(crate) async fn execute(_: &Serve, common: &Common, output: Output) -> Resul
         admission: admission.clone(),
         ingress,
         news,
+        live: Live::new(common.config.clone(), config.clone(), telemetry.level.clone())?,
+        metrics: telemetry.registry.clone(),
     });
     let leave = CancellationToken::new();
     let mut member = match station {
@@ -94,7 +113,8 @@ pub(crate) async fn execute(_: &Serve, common: &Common, output: Output) -> Resul
             Some(tokio::spawn(station.work(config.clone(), admission, service.clone(), stop)))
         }
     };
-    let server = http::start(state).context("could not listen")?;
+    let reloads = tokio::spawn(reload(state.clone()));
+    let server = http::start(state.clone()).context("could not listen")?;
     let handle = server.handle();
     output.text(&format!("dagwright listens on http://{}\n", config.http.listen))?;
     let mut server = tokio::spawn(server);
@@ -110,6 +130,7 @@ pub(crate) async fn execute(_: &Serve, common: &Common, output: Output) -> Resul
             true
         }
     };
+    reloads.abort();
     if broken {
         return Err(Refusal::Problem(Problem {
             code: Code::StoreUnusable,
@@ -147,6 +168,9 @@ async fn start_service(config: &Config, register: Arc<dyn Register>) -> Result<S
     if let Some(parallelism) = NonZeroUsize::new(config.engine.parallelism) {
         engine.parallelism = parallelism;
     }
+    if let Some(endpoint) = config.telemetry.otlp.endpoint() {
+        engine.environment.insert(ENDPOINT_VARIABLE.into(), endpoint.into());
+    }
     let resources = Resources {
         agents: Ports {
             bus: Arc::new(InProcess::new()),
@@ -158,32 +182,33 @@ async fn start_service(config: &Config, register: Arc<dyn Register>) -> Result<S
         engine: Arc::new(LocalEngine::new(engine)),
         connections,
     };
+    let Limits { negotiations_max, runs_max, open_max } = limits(config);
     let settings = Settings {
         staging: config.staging(),
         quarantine: config.quarantine(),
         bounds: bounds(config),
         facts_age_max: Duration::from_millis(config.negotiation.facts_age_max.0),
-        negotiations_max: config.limits.negotiations,
-        runs_max: if config.limits.runs == 0 { cores } else { config.limits.runs },
-        open_max: config.limits.open_requests,
+        negotiations_max,
+        runs_max,
+        open_max,
     };
     Ok(Service::start(resources, settings).await?)
 }
 
-/// Refuses to be open to other machines without asking who calls.
-fn check_exposure(config: &Config) -> Result<()> {
-    if !config.http.tokens.is_empty() {
-        return Ok(());
+/// Returns how much is taken on at a time.
+pub(crate) fn limits(config: &Config) -> Limits {
+    let cores = available_parallelism().map_or(1, usize::from);
+    Limits {
+        negotiations_max: config.limits.negotiations,
+        runs_max: if config.limits.runs == 0 { cores } else { config.limits.runs },
+        open_max: config.limits.open_requests,
     }
-    if config.http.listen.ip().is_loopback() {
-        tracing::warn!("no tokens are set: every process on this machine may ask for anything");
-        return Ok(());
+}
+
+/// Reads the configuration again whenever somebody wants that.
+async fn reload(state: Arc<State>) {
+    let mut requests = reload_requested();
+    while requests.next().await {
+        state.live.reload(&state.service);
     }
-    Err(Refusal::Problem(Problem {
-        code: Code::ConfigInvalid,
-        subject: "http.listen".into(),
-        message: format!("{} is open to other machines, and no tokens are set", config.http.listen),
-        hint: "set [http.tokens.<name>], or listen on 127.0.0.1".into(),
-    })
-    .into())
 }

@@ -2,11 +2,11 @@
 
 mod spec;
 mod stop;
+mod telemetry;
 
 use std::{
     env,
     io::{self, Write as _},
-    panic,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -28,8 +28,9 @@ use dagwright_model::{
     task::{RunContext, TaskEvent, TaskRun},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-use self::spec::SpecSource;
+use self::{spec::SpecSource, telemetry::Telemetry};
 
 /// Tokio's workers; blocking work has threads of its own.
 const WORKERS_MAX: usize = 16;
@@ -81,7 +82,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(exit);
         }
     };
-    init_logging();
+    let telemetry = Telemetry::start();
     let cores = thread::available_parallelism().map_or(2, usize::from).min(WORKERS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores)
@@ -96,6 +97,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let exit = runtime.block_on(perform(cli.command, cores));
+    telemetry.end();
     // A thread may still wait for standard input or a slow system; nobody needs it any more.
     runtime.shutdown_background();
     ExitCode::from(exit.number())
@@ -153,8 +155,13 @@ async fn run_task(
         task.run.base = Some(base);
     }
     let host = Host { environment, connectors: Arc::new(BuiltIn), events: events.clone(), cancel, cores };
-    let outcome = match guarded(async { Ok(run::run(task, host).await) }).await {
-        Ok(outcome) => outcome,
+    let span = telemetry::work(&task);
+    let told = span.clone();
+    let outcome = match guarded(async { Ok(run::run(task, host).await) }.instrument(span)).await {
+        Ok(outcome) => {
+            telemetry::done(&told, &outcome);
+            outcome
+        }
         Err(error) => {
             // The task panicked, so it has not said its outcome itself.
             let outcome = run::failed(error);
@@ -264,15 +271,4 @@ fn print_line(reply: &impl serde::Serialize, exit: TaskExit) -> TaskExit {
         Ok(()) => exit,
         Err(_) => TaskExit::Cancelled,
     }
-}
-
-fn init_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("DAGWRIGHT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
-    // The message of a panic may quote a value; its place does not.
-    panic::set_hook(Box::new(|info| {
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panicked");
-    }));
 }

@@ -65,6 +65,12 @@ pub fn trace_id(traceparent: &str) -> Option<String> {
     parse(traceparent).map(|context| context.trace_id().to_string())
 }
 
+/// Tells whether whoever began the trace wants its spans.
+#[must_use]
+pub fn is_sampled(traceparent: &str) -> bool {
+    parse(traceparent).is_some_and(|context| context.is_sampled())
+}
+
 /// Adds spans of what has happened already, as children of `parent`.
 pub fn tell(scope: &'static str, parent: &Span, past: impl IntoIterator<Item = Past>) {
     tell_in(scope, &parent.context(), past);

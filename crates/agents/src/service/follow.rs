@@ -270,8 +270,7 @@ async fn negotiate(commission: Commission) -> Told {
         return Told::Event(Event::Reused { plan, from }, next_sequence);
     }
     let waiting = Waiting::begin(Place::Negotiation);
-    // Never closed.
-    let _permit = shared.negotiations.acquire().await;
+    let _place = shared.limits.negotiations.take().await;
     drop(waiting);
     let (began, span) = (Instant::now(), spans::negotiation(&accepted));
     let work = shared.team.negotiate(request.clone(), spec, shared.settings.bounds, NEGOTIATION_FIRST);
@@ -300,8 +299,7 @@ async fn negotiate(commission: Commission) -> Told {
 async fn run(commission: Commission, plan: Arc<Plan>, cancel: Cancel) -> Told {
     let Commission { shared, request, accepted, next_sequence } = commission;
     let waiting = Waiting::begin(Place::Run);
-    // Never closed.
-    let _permit = shared.runs.acquire().await;
+    let _place = shared.limits.runs.take().await;
     drop(waiting);
     let interval = match (&accepted.interval, &plan.schedule) {
         (Some(given), _) => Ok(Some(given.clone())),

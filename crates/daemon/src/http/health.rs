@@ -1,6 +1,7 @@
 //! `/livez` and `/readyz`.
 
 use actix_web::{HttpResponse, web};
+use serde_json::json;
 
 use crate::serve::State;
 
@@ -13,11 +14,12 @@ async fn livez() -> HttpResponse {
     HttpResponse::Ok().body("ok\n")
 }
 
-/// Tells whether requests are taken on.
+/// Tells whether requests are taken on, and what stands in the way.
 async fn readyz(state: web::Data<State>) -> HttpResponse {
-    if state.service.is_ready() {
-        HttpResponse::Ok().body("ok\n")
-    } else {
-        HttpResponse::ServiceUnavailable().body("requests are not taken on\n")
-    }
+    let checks = state.service.readiness().await;
+    let reasons: Vec<_> =
+        checks.iter().filter_map(|(what, fault)| Some(json!({ "check": what, "reason": fault.as_ref()? }))).collect();
+    let checked: Vec<_> = checks.iter().map(|(what, _)| what).collect();
+    let body = json!({ "ready": reasons.is_empty(), "checked": checked, "reasons": reasons });
+    if reasons.is_empty() { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }

@@ -10,6 +10,7 @@ use dagwright_model::{
     id::Name,
     task::{Counts, Move, Output, SinkCounts},
 };
+use tracing::Instrument;
 
 use super::{
     Done, Failure, Task, cancelled,
@@ -64,11 +65,11 @@ async fn attempt(task: &Task, work: &Move, frugal: bool) -> Result<Done, Failure
     let filled = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(cancelled(task.spec.id.0.as_str())),
-        filled = attempt.fill() => filled,
+        filled = attempt.fill().instrument(tracing::info_span!("transfer")) => filled,
     };
     match filled {
         Ok(Written::Before) => attempt.repeat().await,
-        Ok(Written::Now) => attempt.commit().await,
+        Ok(Written::Now) => attempt.commit().instrument(tracing::info_span!("publish")).await,
         Err(error) => Err(attempt.give_up(error).await),
     }
 }

@@ -1,0 +1,80 @@
+//! What only `serve` asks of its settings: what else would be noticed when the first request needs it.
+
+use std::{env, path::Path};
+
+use config::Value;
+use dagwright_model::id::Name;
+use glob::Pattern;
+use url::Url;
+
+use super::{
+    CONNECTION_PREFIX, Config, Error,
+    diagnose::{self, Diagnostic},
+    layers,
+};
+
+impl Config {
+    /// Reads what [`Config::load`] reads, for `serve`.
+    ///
+    /// # Errors
+    /// As there, and with everything else that keeps `serve` from working.
+    pub(crate) fn load_service(file: Option<&Path>) -> Result<Self, Error> {
+        let config = Self::load(file)?;
+        let faults = config.faults(&layers(file)?);
+        if faults.is_empty() { Ok(config) } else { Err(Error::Invalid(faults)) }
+    }
+
+    fn faults(&self, tree: &Value) -> Vec<Diagnostic> {
+        let mut faults = Vec::new();
+        let mut fault = |key: String, message: String, hint: &str| {
+            faults.push(diagnose::fault(tree, &key, message, hint));
+        };
+        if self.http.tokens.is_empty() && !self.http.listen.ip().is_loopback() {
+            let message = format!("{} is open to other machines, and no tokens are set", self.http.listen);
+            fault("http.listen".into(), message, "set [http.tokens.<name>], or listen on 127.0.0.1");
+        }
+        for (name, token) in &self.http.tokens {
+            if env::var_os(&token.token_env).is_none_or(|token| token.is_empty()) {
+                let message = format!("the token is taken from {}, which is not set", token.token_env);
+                fault(format!("http.tokens.{name}.token_env"), message, "set the variable where the daemon starts");
+            }
+        }
+        for (index, glob) in self.uris.allow.iter().enumerate() {
+            if let Err(error) = Pattern::new(glob) {
+                let hint = "config/default.toml shows what a glob looks like";
+                fault(format!("uris.allow[{index}]"), format!("{glob:?} is no glob: {error}"), hint);
+            }
+        }
+        for (name, connection) in &self.connections {
+            if let Err(error) = connection.url(name) {
+                fault(format!("connections.{name}"), error.to_string(), "see config/default.toml");
+            }
+        }
+        for (variable, _) in env::vars_os() {
+            let Some(variable) = variable.to_str() else { continue };
+            let Some(suffix) = variable.strip_prefix(CONNECTION_PREFIX) else { continue };
+            if Name::new(suffix.to_ascii_lowercase()).is_err() {
+                let message = "it does not name a connection";
+                fault(variable.into(), message.into(), "its end must match [A-Z][A-Z0-9_]*");
+            }
+        }
+        let otlp = &self.telemetry.otlp;
+        if let Some(endpoint) = otlp.endpoint() {
+            let is_http = Url::parse(endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+            if !is_http {
+                let message = "it is no http(s) URL".to_owned();
+                fault("telemetry.otlp.endpoint".into(), message, "give the collector's base URL, as http://host:4318");
+            }
+        }
+        if !(0.0..=1.0).contains(&otlp.sample_ratio) {
+            fault("telemetry.otlp.sample_ratio".into(), "it is no share".into(), "give a number from 0 to 1");
+        }
+        if otlp.metrics_interval.0 == 0 {
+            fault("telemetry.otlp.metrics_interval".into(), "it is no interval".into(), "give a span such as 60s");
+        }
+        if let Err(error) = self.log.filter() {
+            fault("log.level".into(), error.to_string(), "give a level, or `info,dagwright_engine=debug`");
+        }
+        faults
+    }
+}

@@ -1,0 +1,90 @@
+//! The settings that are in force: some change while the daemon runs.
+//!
+//! SIGHUP reads the configuration again. The log's level, the limits and the tokens change at once; what else differs needs
+//! a restart, which the log says. A configuration that is not valid changes nothing.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use anyhow::Result;
+use dagwright_agents::Service;
+
+use crate::{
+    config::{Config, Error, Settings},
+    serve::limits,
+    telemetry::LogLevel,
+};
+
+/// Settings that take effect without a restart, by the start of their keys.
+const RELOADED: [&str; 4] = ["log.level", "limits.", "http.tokens.", "http.requests_per_second"];
+
+/// The settings in force.
+pub(crate) struct Live {
+    file: Option<PathBuf>,
+    /// What the daemon started with.
+    first: Settings,
+    config: RwLock<Arc<Config>>,
+    level: LogLevel,
+}
+
+// === impl Live ===
+
+impl Live {
+    pub(crate) fn new(file: Option<PathBuf>, config: Arc<Config>, level: LogLevel) -> Result<Self> {
+        Ok(Self { first: Settings::read(file.as_deref())?, file, config: RwLock::new(config), level })
+    }
+
+    /// Returns the settings as they are now.
+    pub(crate) fn now(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the configuration again.
+    pub(crate) fn reload(&self, service: &Service) {
+        let read = || Ok((Config::load_service(self.file.as_deref())?, Settings::read(self.file.as_deref())?));
+        let (config, settings) = match read() {
+            Ok(read) => read,
+            Err(error) => return refuse(&error),
+        };
+        if let Err(error) = self.level.set(&config.log) {
+            tracing::error!(%error, "the log's level stays as it is");
+        }
+        service.set_limits(limits(&config));
+        let mut next = Config::clone(&self.now());
+        next.log.level = config.log.level;
+        next.limits = config.limits;
+        next.http.tokens = config.http.tokens;
+        next.http.requests_per_second = config.http.requests_per_second;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        let later: Vec<_> = self.first.differences(&settings).into_iter().filter(|key| !is_reloaded(key)).collect();
+        if later.is_empty() {
+            tracing::info!("configuration reloaded");
+        } else {
+            tracing::warn!(settings = later.join(", "), "configuration reloaded, but these settings need a restart");
+        }
+    }
+}
+
+fn refuse(error: &Error) {
+    match error {
+        Error::Invalid(diagnostics) => {
+            for diagnostic in diagnostics {
+                let (setting, hint) = (&diagnostic.key, &diagnostic.hint);
+                tracing::error!(setting, hint, problem = %diagnostic, "the new configuration is not valid");
+            }
+        }
+        other => tracing::error!(error = %chain(other), "the new configuration cannot be read"),
+    }
+    tracing::warn!("the old configuration stays in force");
+}
+
+fn chain(error: &Error) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn is_reloaded(key: &str) -> bool {
+    RELOADED.iter().any(|start| key.starts_with(start))
+}
