@@ -12,18 +12,22 @@ use dagwright_tests::repository;
 use crate::assert_none;
 
 /// What each crate may use of the others; the table in `docs/ARCHITECTURE.md`.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("model", &[]),
+    ("telemetry", &[]),
     ("wire", &["model"]),
     ("negotiation", &["model"]),
     ("compiler", &["model", "wire"]),
     ("airflow", &["model"]),
-    ("store", &["model", "wire"]),
-    ("bus", &["model", "wire"]),
-    ("engine", &["model", "wire", "store"]),
-    ("agents", &["model", "wire", "negotiation", "compiler", "airflow", "store", "bus", "engine"]),
-    ("dataplane", &["model", "wire"]),
-    ("daemon", &["model", "wire", "negotiation", "compiler", "airflow", "store", "bus", "engine", "agents"]),
+    ("store", &["model", "telemetry", "wire"]),
+    ("bus", &["model", "telemetry", "wire"]),
+    ("engine", &["model", "telemetry", "wire", "store"]),
+    ("agents", &["model", "telemetry", "wire", "negotiation", "compiler", "airflow", "store", "bus", "engine"]),
+    ("dataplane", &["model", "telemetry", "wire"]),
+    (
+        "daemon",
+        &["model", "telemetry", "wire", "negotiation", "compiler", "airflow", "store", "bus", "engine", "agents"],
+    ),
 ];
 
 /// Libraries, by the start of their name, that only these crates may use directly.
