@@ -134,7 +134,7 @@ impl Team {
     /// Tells whether somebody would take a negotiation on.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.orchestrator.connected()
+        !self.orchestrator.is_closed()
     }
 
     /// Negotiates over a spec for a request whose acceptance is in the ledger, up to `next_sequence`.

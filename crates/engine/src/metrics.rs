@@ -129,6 +129,7 @@ pub(crate) fn recorded(body: &RecordBody, plan: &Plan) {
         | RecordBody::FactRecorded(_)
         | RecordBody::MessageSent(_)
         | RecordBody::PlanSealed(_)
+        | RecordBody::PlanReused(_)
         | RecordBody::Deadlocked(_)
         | RecordBody::Failed(_)
         | RecordBody::DagCompiled(_)
