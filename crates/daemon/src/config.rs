@@ -184,6 +184,10 @@ pub(crate) struct Http {
     pub(crate) requests_per_second: u32,
     /// How many threads answer.
     pub(crate) workers: NonZeroUsize,
+    /// How long a request may take to arrive, and how long an answer may wait to be taken.
+    pub(crate) timeout: Span,
+    /// How many connections may be open at a time; further ones wait to be accepted.
+    pub(crate) connections: usize,
     #[serde(default)]
     pub(crate) tls: Option<Tls>,
 }
@@ -209,6 +213,16 @@ pub(crate) enum Scope {
     Submit,
     /// Cancel, approve, pause and delete.
     Operate,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Submit => "submit",
+            Self::Operate => "operate",
+        })
+    }
 }
 
 /// The certificate that `serve` shows, PEM files.

@@ -33,6 +33,7 @@ impl Exit {
             | Code::StoreBusy
             | Code::StagingUnavailable
             | Code::Overloaded
+            | Code::RequestSlow
             | Code::ServiceUnreachable
             | Code::BusUnreachable => Self::Unreachable,
             Code::SpecUnreadable

@@ -2,29 +2,162 @@
 //!
 //! | module | what it answers |
 //! |---|---|
+//! | `requests` | takes requests on, shows them, stops them |
+//! | `runs` | runs with their tasks and counts |
+//! | `pipelines` | pipelines and the plans that were sealed for them |
+//! | `plans` | approves and declines plans |
+//! | `events` | what happens, as server-sent events |
+//! | `openapi` | the description of all this |
 //! | `health` | whether the process lives, and whether it takes requests on |
 //! | `metrics` | what is measured |
+//!
+//! | module | what every answer goes through |
+//! |---|---|
+//! | `auth` | who calls, and what they may do |
+//! | `limit` | how much one caller may send |
+//! | `body` | how long and how large a body may be |
+//! | `page` | lists in parts |
+//! | `fault` | errors as problem details |
+//! | `tls` | the certificate |
+//!
+//! Every bound is set here and none is left to a default. Only HTTP/1.1 is spoken: the time limits that the server keeps
+//! are limits of its connections, and the streams of an HTTP/2 connection would escape them.
 
+pub(crate) mod auth;
+mod body;
+pub(crate) mod events;
+pub(crate) mod fault;
 mod health;
+mod limit;
 mod metrics;
+mod openapi;
+mod page;
+mod pipelines;
+mod plans;
+mod requests;
+mod runs;
+#[cfg(test)]
+mod tests;
+mod tls;
 
-use std::{io, sync::Arc};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
-use actix_web::{App, HttpServer, dev::Server, middleware::from_fn, web};
+use actix_web::{
+    App, HttpResponse, HttpServer,
+    dev::Server,
+    http::header,
+    middleware::from_fn,
+    web::{self, PayloadConfig, QueryConfig, ServiceConfig},
+};
+use anyhow::{Context, Result};
+use dagwright_store::Register;
 
-use crate::serve::State;
+use self::fault::Fault;
+use crate::{api, serve::State};
+
+/// How long a connection may be idle between requests.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// How long answers under way may take when the service ends; streams of events end at once.
+const CLOSE_S: u64 = 10;
+
+/// Declares the routes of the API: each path with its methods, where any other method is told which there are.
+macro_rules! routes {
+    ($($path:literal { $($method:ident $handler:path),+ })+) => {
+        /// Every path of the API with a method that it takes.
+        #[cfg(test)]
+        const ROUTES: &[(&str, &str)] = &[$($(($path, stringify!($method))),+),+];
+
+        fn routes(config: &mut ServiceConfig) {
+            $(
+                let resource = web::resource($path)$(.route(web::$method().to($handler)))+;
+                let allowed = [$(stringify!($method).to_ascii_uppercase()),+].join(", ");
+                config.service(resource.default_service(web::to(move || other_method(allowed.clone()))));
+            )+
+        }
+    };
+}
+
+routes! {
+    "/requests" { get requests::list, post requests::submit }
+    "/requests/{id}" { get requests::show }
+    "/requests/{id}/transcript" { get requests::transcript }
+    "/requests/{id}/explain" { get requests::explain }
+    "/requests/{id}/cancel" { post requests::cancel }
+    "/pipelines" { get pipelines::list }
+    "/pipelines/{name}" { get pipelines::show }
+    "/pipelines/{name}/plans" { get pipelines::plans }
+    "/pipelines/{name}/plans/{hash}" { get pipelines::plan }
+    "/runs" { get runs::list }
+    "/runs/{id}" { get runs::show }
+    "/runs/{id}/cancel" { post runs::cancel }
+    "/plans/{hash}/approve" { post plans::approve }
+    "/plans/{hash}/decline" { post plans::decline }
+    "/events" { get events::stream }
+}
 
 /// Starts to listen.
 ///
 /// # Errors
-/// When the address cannot be had.
-pub(crate) fn start(state: Arc<State>) -> io::Result<Server> {
-    let listen = state.config.http.listen;
-    let workers = state.config.http.workers.get();
+/// When the address cannot be had, or the certificate not be used.
+pub(crate) fn start(state: Arc<State>) -> Result<Server> {
+    let http = &state.config.http;
+    let timeout = Duration::from_millis(http.timeout.0);
+    let workers = http.workers.get();
+    let listener = TcpListener::bind(http.listen).with_context(|| format!("could not listen on {}", http.listen))?;
+    // Accepted connections inherit it: who does not take what is sent is disconnected, and nothing is kept for them.
+    socket2::SockRef::from(&listener).set_tcp_user_timeout(Some(timeout)).context("could not limit connections")?;
+    let tls = http.tls.as_ref().map(tls::server).transpose()?;
+    let connections_max = (http.connections / workers).max(1);
     let state = web::Data::from(state);
     let server = HttpServer::new(move || {
-        let app = App::new().app_data(state.clone()).configure(health::routes).configure(metrics::routes);
-        app.wrap(from_fn(metrics::measure))
-    });
-    Ok(server.workers(workers).disable_signals().bind(listen)?.run())
+        let state = state.clone();
+        App::new()
+            .configure(move |config| service(config, state))
+            .wrap(from_fn(fault::explain))
+            .wrap(from_fn(metrics::measure))
+    })
+    .workers(workers)
+    .max_connections(connections_max)
+    .keep_alive(KEEP_ALIVE)
+    .client_request_timeout(timeout)
+    .client_disconnect_timeout(timeout)
+    .tls_handshake_timeout(timeout)
+    .shutdown_timeout(CLOSE_S)
+    .disable_signals();
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls),
+        None => server.listen(listener),
+    };
+    Ok(server.context("could not listen")?.run())
+}
+
+/// Declares everything that is answered.
+fn service(config: &mut ServiceConfig, state: web::Data<State>) {
+    let body_max = usize::try_from(state.config.http.body_max.0).unwrap_or(usize::MAX);
+    config
+        .app_data(state)
+        .app_data(PayloadConfig::new(body_max))
+        .app_data(QueryConfig::default().error_handler(|error, _| {
+            Fault::bad(format!("the query is not valid: {error}"), "/api/v1/openapi.json lists the parameters").into()
+        }))
+        .configure(health::routes)
+        .configure(metrics::routes)
+        .route(&format!("{}/openapi.json", api::ROOT), web::get().to(openapi::show))
+        .service(web::scope(api::ROOT).wrap(from_fn(auth::guard)).configure(routes));
+}
+
+async fn other_method(allowed: String) -> HttpResponse {
+    HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, allowed)).finish()
+}
+
+/// Reads the ledger where blocking is allowed.
+async fn read<T: Send + 'static>(
+    state: &web::Data<State>,
+    work: impl FnOnce(&dyn Register) -> Result<T, dagwright_store::Error> + Send + 'static,
+) -> Result<T, Fault> {
+    let register = state.register.clone();
+    let read = web::block(move || work(&*register)).await;
+    // Nobody else can have cancelled it: it panicked.
+    read.map_err(|_| Fault::internal(dagwright_model::code::Code::Internal))?.map_err(Fault::from)
 }

@@ -9,11 +9,10 @@ use std::{
 };
 
 use anyhow::Result;
-use dagwright_agents::Service;
 
 use crate::{
     config::{Config, Error, Settings},
-    serve::limits,
+    serve::{State, limits},
     telemetry::LogLevel,
 };
 
@@ -42,7 +41,7 @@ impl Live {
     }
 
     /// Reads the configuration again.
-    pub(crate) fn reload(&self, service: &Service) {
+    pub(crate) fn reload(&self, state: &State) {
         let read = || Ok((Config::load_service(self.file.as_deref())?, Settings::read(self.file.as_deref())?));
         let (config, settings) = match read() {
             Ok(read) => read,
@@ -51,7 +50,10 @@ impl Live {
         if let Err(error) = self.level.set(&config.log) {
             tracing::error!(%error, "the log's level stays as it is");
         }
-        service.set_limits(limits(&config));
+        if let Err(error) = state.gate.change(&config.http) {
+            tracing::error!(%error, "the tokens stay as they are");
+        }
+        state.service.set_limits(limits(&config));
         let mut next = Config::clone(&self.now());
         next.log.level = config.log.level;
         next.limits = config.limits;

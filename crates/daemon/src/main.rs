@@ -4,6 +4,7 @@
 //! output, everything else to standard error.
 
 mod admission;
+mod api;
 mod changes;
 mod cli;
 mod config;
@@ -21,6 +22,7 @@ mod render;
 mod serve;
 mod signal;
 mod spec_file;
+mod story;
 mod telemetry;
 
 use std::process::ExitCode;

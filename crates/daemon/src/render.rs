@@ -8,6 +8,7 @@ pub(crate) mod facts;
 pub(crate) mod number;
 pub(crate) mod plan;
 pub(crate) mod problem;
+pub(crate) mod story;
 pub(crate) mod summary;
 pub(crate) mod transcript;
 

@@ -19,7 +19,7 @@ use dagwright_model::{code::Code, task::Problem};
 use dagwright_store::{Outbox, Register, SledStore};
 use dagwright_telemetry::export::ENDPOINT_VARIABLE;
 use prometheus::Registry;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,7 +28,11 @@ use crate::{
     config::{BusKind, Config},
     desk::{OBSERVE_TIMEOUT, STORE_WAIT, bounds, task_program},
     exit::Exit,
-    http,
+    http::{
+        self,
+        auth::{self, Gate},
+        events::STREAMS_MAX,
+    },
     kafka::Station,
     live::Live,
     output::Output,
@@ -56,6 +60,12 @@ pub(crate) struct State {
     pub(crate) live: Live,
     /// What Prometheus is told.
     pub(crate) metrics: Registry,
+    /// Who may call.
+    pub(crate) gate: Gate,
+    /// How many streams of events there may still be.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Cancelled when streams of events are to end.
+    pub(crate) closing: CancellationToken,
 }
 
 /// Serves until it is told to stop.
@@ -101,7 +111,11 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
         news,
         live: Live::new(common.config.clone(), config.clone(), telemetry.level.clone())?,
         metrics: telemetry.registry.clone(),
+        gate: Gate::new(&config.http).map_err(unusable_tokens)?,
+        streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        closing: CancellationToken::new(),
     });
+    let closing = state.closing.clone();
     let leave = CancellationToken::new();
     let mut member = match station {
         None => {
@@ -114,9 +128,10 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
         }
     };
     let reloads = tokio::spawn(reload(state.clone()));
-    let server = http::start(state.clone()).context("could not listen")?;
+    let server = http::start(state.clone())?;
     let handle = server.handle();
-    output.text(&format!("dagwright listens on http://{}\n", config.http.listen))?;
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    output.text(&format!("dagwright listens on {scheme}://{}\n", config.http.listen))?;
     let mut server = tokio::spawn(server);
     let broken = tokio::select! {
         () = stop_requested() => false,
@@ -143,6 +158,7 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
     tracing::info!("draining");
     let grace = Duration::from_millis(config.shutdown.grace.0);
     // Callers first, so that nobody is told of what is not taken on.
+    closing.cancel();
     handle.stop(true).await;
     service.drain(grace).await;
     leave.cancel();
@@ -195,6 +211,15 @@ async fn start_service(config: &Config, register: Arc<dyn Register>) -> Result<S
     Ok(Service::start(resources, settings).await?)
 }
 
+fn unusable_tokens(error: auth::Unusable) -> Refusal {
+    Refusal::Problem(Problem {
+        code: Code::ConfigInvalid,
+        subject: "http.tokens".into(),
+        message: error.to_string(),
+        hint: "set each variable to a token of its own, as `openssl rand -hex 32` makes them".into(),
+    })
+}
+
 /// Returns how much is taken on at a time.
 pub(crate) fn limits(config: &Config) -> Limits {
     let cores = available_parallelism().map_or(1, usize::from);
@@ -209,6 +234,6 @@ pub(crate) fn limits(config: &Config) -> Limits {
 async fn reload(state: Arc<State>) {
     let mut requests = reload_requested();
     while requests.next().await {
-        state.live.reload(&state.service);
+        state.live.reload(&state);
     }
 }

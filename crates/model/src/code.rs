@@ -150,6 +150,7 @@ codes! {
     BusUnfit = 816, BadSpec, "a topic of the message bus is not as it has to be";
     BusDenied = 817, Permission, "the message bus refused access";
     CacheForeign = 818, BadSpec, "the local cache does not fit the ledger";
+    RequestSlow = 819, SourceUnavailable, "a request took too long to arrive";
 }
 
 // === impl Code ===

@@ -263,6 +263,29 @@ impl Event {
 // === impl EventKind ===
 
 impl EventKind {
+    /// Tells whether nothing further is told of the request.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::RequestRejected
+            | Self::PlanDeadlocked
+            | Self::DagDeployed
+            | Self::DagRemoved
+            | Self::RunSucceeded
+            | Self::RunFailed
+            | Self::RunCancelled => true,
+            Self::RequestAccepted
+            | Self::PlanSealed
+            | Self::ApprovalNeeded
+            | Self::DagCompiled
+            | Self::RunStarted
+            | Self::TaskStarted
+            | Self::TaskSucceeded
+            | Self::TaskFailed
+            | Self::RemedyApplied => false,
+        }
+    }
+
     /// Returns the CloudEvents type.
     #[must_use]
     pub fn type_name(self) -> String {

@@ -12,6 +12,7 @@ pub mod document;
 mod normalize;
 mod parse;
 mod report;
+mod rewrite;
 mod secrets;
 mod structure;
 #[cfg(test)]
@@ -256,6 +257,12 @@ impl Spec {
     /// Every diagnostic, in the order of lines.
     pub fn parse(text: &str) -> Result<Self, Diagnostics> {
         parse::parse(text)
+    }
+
+    /// Returns the text of a valid spec with other URIs where `replace` has some; all else stays as it is written.
+    #[must_use]
+    pub fn with_uris(text: &str, replace: impl Fn(&str) -> Option<String>) -> String {
+        rewrite::uris(text, replace)
     }
 
     /// Returns the JSON Schema of the file format (draft 2020-12).

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -380,7 +381,7 @@ pub struct Outcome {
 }
 
 /// How a task ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// It did its work.
@@ -393,7 +394,7 @@ pub enum Status {
 
 /// What a task counted. They add up: per source `read = passed + quarantined`, per sink
 /// `produced = loaded + quarantined + superseded`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// Per source read here.
     #[serde(default)]
@@ -410,7 +411,7 @@ pub struct Counts {
 }
 
 /// What was counted of a source.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceCounts {
     /// Records read (after the system's own filters).
     pub read: u64,
@@ -429,7 +430,7 @@ pub struct SourceCounts {
 }
 
 /// What was counted of a sink.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SinkCounts {
     /// Rows its relation produced.
     pub produced: u64,
@@ -447,7 +448,7 @@ pub struct SinkCounts {
 }
 
 /// Something that went wrong, said so that a person can mend it; never holds a value from the data.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Problem {
     /// The stable code.

@@ -226,15 +226,18 @@ fn recent_requests_come_newest_first_page_by_page(store: &impl Register) {
         store.append(&[accepted(request, "p", when)]).expect("appends");
     }
     store.append(&[for_plan("looked", 9)]).expect("appends");
-    let page = |before: Option<(u64, &RequestId)>| -> Vec<_> {
-        let found = store.recent(before, 2).expect("reads");
-        found.into_iter().map(|summary| (summary.accepted_at, summary.request)).collect()
-    };
-    let first = page(None);
-    assert_eq!(first, [(3, id("d")), (3, id("b"))]);
-    let second = page(first.last().map(|(at, request)| (*at, request)));
-    assert_eq!(second, [(2, id("c")), (1, id("a"))]);
-    assert_eq!(page(second.last().map(|(at, request)| (*at, request))), []);
+    for pipeline in [None, Some("p")] {
+        let page = |before: Option<(u64, &RequestId)>| -> Vec<_> {
+            let found = store.recent(pipeline, before, 2).expect("reads");
+            found.into_iter().map(|summary| (summary.accepted_at, summary.request)).collect()
+        };
+        let first = page(None);
+        assert_eq!(first, [(3, id("d")), (3, id("b"))]);
+        let second = page(first.last().map(|(at, request)| (*at, request)));
+        assert_eq!(second, [(2, id("c")), (1, id("a"))]);
+        assert_eq!(page(second.last().map(|(at, request)| (*at, request))), []);
+    }
+    assert_eq!(store.recent(Some("unknown"), None, 9).expect("reads"), []);
 }
 
 fn a_pipeline_is_what_was_applied_last(store: &impl Register) {

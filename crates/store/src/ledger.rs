@@ -195,6 +195,36 @@ impl<M: OrderedMap> Ledger<M> {
         }
     }
 
+    /// Returns what [`Register::recent`] does of one pipeline.
+    fn recent_of(
+        &self,
+        pipeline: &str,
+        before: Option<(u64, &RequestId)>,
+        limit: usize,
+    ) -> Result<Vec<RequestSummary>, Error> {
+        if !keys::is_text(pipeline) {
+            return Ok(Vec::new());
+        }
+        let (first, mut end) = keys::of_pipeline_range(pipeline);
+        if let Some((at, request)) = before {
+            end = keys::of_pipeline(pipeline, at, request);
+        }
+        let mut summaries = Vec::new();
+        loop {
+            let wanted = limit - summaries.len();
+            let entries = self.map.range(&first, &end, true, wanted)?;
+            for (key, _) in &entries {
+                let Some(request) = keys::request_of_pipeline(key, pipeline) else { continue };
+                // Somebody only looked: such requests share the index, and are passed over.
+                summaries.extend(self.request(&request)?.filter(|summary| summary.purpose != Purpose::Plan));
+            }
+            match entries.into_iter().next_back() {
+                Some((last, _)) if summaries.len() < limit => end = last,
+                _ => return Ok(summaries),
+            }
+        }
+    }
+
     /// Takes a record into its pipeline's summary.
     fn derive_pipeline(&self, batch: &mut Batch, summary: &RequestSummary, record: &Record) -> Result<(), Error> {
         match &record.body {
@@ -407,7 +437,15 @@ impl<M: OrderedMap> Register for Ledger<M> {
         Ok(entries.iter().filter_map(|(key, _)| keys::timed_request(key)).collect())
     }
 
-    fn recent(&self, before: Option<(u64, &RequestId)>, limit: usize) -> Result<Vec<RequestSummary>, Error> {
+    fn recent(
+        &self,
+        pipeline: Option<&str>,
+        before: Option<(u64, &RequestId)>,
+        limit: usize,
+    ) -> Result<Vec<RequestSummary>, Error> {
+        if let Some(pipeline) = pipeline {
+            return self.recent_of(pipeline, before, limit);
+        }
         let end = match before {
             Some((at, request)) => keys::by_time(at, request),
             None => keys::by_time_end(),

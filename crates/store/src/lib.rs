@@ -98,12 +98,17 @@ pub trait Register: Store {
     /// What is wrong with the storage.
     fn open_requests(&self) -> Result<Vec<RequestId>, Error>;
 
-    /// Returns the requests of all pipelines but those that were only planned, the newest first: those after `before`
-    /// (its time and id) in that order, at most `limit`.
+    /// Returns the requests of a pipeline (by `dag_id`), or of all, but those that were only planned, the newest first:
+    /// those after `before` (its time and id) in that order, at most `limit`.
     ///
     /// # Errors
     /// What is wrong with the storage.
-    fn recent(&self, before: Option<(u64, &RequestId)>, limit: usize) -> Result<Vec<RequestSummary>, Error>;
+    fn recent(
+        &self,
+        pipeline: Option<&str>,
+        before: Option<(u64, &RequestId)>,
+        limit: usize,
+    ) -> Result<Vec<RequestSummary>, Error>;
 
     /// Returns what is known of a pipeline (by `dag_id`).
     ///

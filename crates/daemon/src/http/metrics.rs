@@ -1,31 +1,24 @@
 //! `/metrics`: what is measured, for Prometheus; and the measuring of answers.
 
-use std::{env, time::Instant};
+use std::time::Instant;
 
 use actix_web::{
-    Error, HttpRequest, HttpResponse,
+    Error, HttpResponse,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
-    http::header,
-    middleware::Next,
+    middleware::{Next, from_fn},
     web,
 };
 use prometheus::{Encoder, TextEncoder};
 
-use crate::{
-    config::{Http, Scope},
-    metrics,
-    serve::State,
-};
+use super::auth::{self, May, Read};
+use crate::{metrics, serve::State};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
-    config.route("/metrics", web::get().to(show));
+    config.service(web::resource("/metrics").wrap(from_fn(auth::guard)).route(web::get().to(show)));
 }
 
-async fn show(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    if !may_read(&request, &state.live.now().http) {
-        return HttpResponse::Unauthorized().insert_header((header::WWW_AUTHENTICATE, "Bearer")).finish();
-    }
+async fn show(_: May<Read>, state: web::Data<State>) -> HttpResponse {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     match encoder.encode(&state.metrics.gather(), &mut text) {
@@ -35,24 +28,6 @@ async fn show(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
             HttpResponse::InternalServerError().finish()
         }
     }
-}
-
-/// Tells whether the caller holds a token with the scope `read`, where tokens are set.
-fn may_read(request: &HttpRequest, http: &Http) -> bool {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer "));
-    let is_it = |wanted: String| {
-        let given = given.unwrap_or_default();
-        // Every byte is looked at, so that the time tells nothing of where they differ.
-        let differences = wanted.bytes().zip(given.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
-        !wanted.is_empty() && wanted.len() == given.len() && differences == 0
-    };
-    http.tokens.is_empty()
-        || http
-            .tokens
-            .values()
-            .filter(|token| token.scopes.contains(&Scope::Read))
-            .any(|token| env::var(&token.token_env).is_ok_and(is_it))
 }
 
 /// Measures every answer.

@@ -20,6 +20,16 @@ pub(crate) fn facts(facts: &Facts) -> String {
     indented(&rows)
 }
 
+/// Renders a source in one line.
+pub(crate) fn source(source: &SourceProfile) -> String {
+    if source.exists { format!("{}, {}, {}", found(source), shape(source), kind(source)) } else { found(source) }
+}
+
+/// Renders a sink in one line.
+pub(crate) fn sink(sink: &SinkInspection) -> String {
+    format!("{} ({})", standing(sink), sink.identity.scheme)
+}
+
 fn found(source: &SourceProfile) -> String {
     if !source.exists {
         return "nothing there".into();

@@ -112,10 +112,11 @@ fn does(task: &PlannedTask) -> String {
 }
 
 /// Renders the variant of an alternative's id: its last part.
-fn variant(id: &str) -> String {
+pub(crate) fn variant(id: &str) -> String {
     safe(id.rsplit('/').next().unwrap_or(id))
 }
 
-fn cost(cost: &Cost) -> String {
+/// Renders a cost: time and memory.
+pub(crate) fn cost(cost: &Cost) -> String {
     format!("~{}, ~{}", number::elapsed_ms(cost.wall_ms), number::bytes(cost.memory_bytes))
 }
