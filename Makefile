@@ -17,7 +17,7 @@ help: ## Says what there is
 build: ## Builds both programs (development profile)
 	cargo build --locked --bins -p dagwright-daemon -p dagwright-dataplane
 
-demo: build ## Loads the flights in the repository, settles a conflict, and meets a deadlock
+demo: build ## Has the daemon load the flights in the repository, settles a conflict, and meets a deadlock
 	examples/demo.sh $(TARGET_DIR)/debug
 
 test: tools lint ## Installs what the tests need, then runs all of them

@@ -1,4 +1,4 @@
-//! What the workspace's own tests share: the two programs, a throwaway PostgreSQL and Kafka, and independent counts by
+//! What the workspace's own tests share: the two programs, a service, a throwaway PostgreSQL and Kafka, and independent counts by
 //! DuckDB.
 //!
 //! Each test target is a file `tests/tests/<name>.rs`, or a folder `tests/tests/<name>/` with a `main.rs`: `tidy` asserts
@@ -8,7 +8,9 @@
 //! Everything a test needs is installed by `tests/scripts/tools.sh`; what is missing fails the test with the command to
 //! run. Nothing here sleeps, and every service ends with the test process, however that ends.
 
+pub mod daemon;
 pub mod disk;
+pub mod http;
 pub mod kafka;
 
 use std::{

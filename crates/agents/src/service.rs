@@ -178,6 +178,14 @@ impl Service {
         self.tell(Arrive { pipeline, request, purpose }).await;
     }
 
+    /// Refuses what only the process that acts for the pipeline can do.
+    fn check_ours(&self, summary: &RequestSummary) -> Result<(), Refused> {
+        if self.shared.resources.register.acts_for(&summary.pipeline) {
+            return Ok(());
+        }
+        Err(StoreError::Elsewhere { request: summary.request.clone() }.into())
+    }
+
     async fn open(&self) -> Result<Vec<RequestSummary>, Refused> {
         let register = self.shared.resources.register.clone();
         let open = blocking(move || {
@@ -235,6 +243,7 @@ impl Service {
         if summary.state.is_final() {
             return Err(ended(&id));
         }
+        self.check_ours(&summary)?;
         let ask = Ask { request: id.clone(), pipeline: summary.pipeline, asked: Asked::Cancel { by } };
         if self.tell(ask).await == Some(true) { Ok(()) } else { Err(ended(&id)) }
     }
@@ -254,6 +263,9 @@ impl Service {
         }
         if by.is_some() && waiting.iter().any(|summary| summary.requester == by) {
             return Err(own(plan));
+        }
+        for summary in &waiting {
+            self.check_ours(summary)?;
         }
         let mut decided = Vec::with_capacity(waiting.len());
         for summary in waiting {
@@ -297,7 +309,7 @@ impl Service {
             if self.shared.broken.is_cancelled() {
                 return Some("the ledger failed, or a part of the service was lost; the log says why");
             }
-            match timeout(ANSWER, blocking(move || register.recent(None, 1))).await {
+            match timeout(ANSWER, blocking(move || register.recent(None, None, 1))).await {
                 Ok(Ok(_)) => None,
                 Ok(Err(_)) => Some("the ledger cannot be read"),
                 Err(_) => Some("the ledger does not answer"),

@@ -152,8 +152,13 @@ impl Register for SharedLedger {
         self.cache.open_requests()
     }
 
-    fn recent(&self, before: Option<(u64, &RequestId)>, limit: usize) -> Result<Vec<RequestSummary>, Error> {
-        self.cache.recent(before, limit)
+    fn recent(
+        &self,
+        pipeline: Option<&str>,
+        before: Option<(u64, &RequestId)>,
+        limit: usize,
+    ) -> Result<Vec<RequestSummary>, Error> {
+        self.cache.recent(pipeline, before, limit)
     }
 
     fn pipeline(&self, pipeline: &str) -> Result<Option<PipelineSummary>, Error> {
@@ -162,6 +167,10 @@ impl Register for SharedLedger {
 
     fn pipelines(&self, after: &str, limit: usize) -> Result<Vec<PipelineSummary>, Error> {
         self.cache.pipelines(after, limit)
+    }
+
+    fn acts_for(&self, pipeline: &str) -> bool {
+        self.ownership(pipeline).is_some()
     }
 }
 

@@ -6,13 +6,20 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::serve::Serve;
 
+pub(crate) mod approve;
+pub(crate) mod cancel;
 pub(crate) mod compile;
 pub(crate) mod config;
 pub(crate) mod diff;
+pub(crate) mod doctor;
+pub(crate) mod explain;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod status;
+pub(crate) mod submit;
 pub(crate) mod validate;
+pub(crate) mod watch;
 
 /// Says which data should be where; agents negotiate how, and Airflow does it every night.
 #[derive(Debug, Parser)]
@@ -61,6 +68,29 @@ pub(crate) enum Command {
     /// Take requests over HTTP, let the agents negotiate them, run them, and tell what happens
     #[command(after_help = "Example:\n  DAGWRIGHT__URIS__ALLOW='/data/**' dagwright serve")]
     Serve(Serve),
+    /// Ask a service for a pipeline; with --wait follow it to its end
+    #[command(after_help = "Example:\n  dagwright submit examples/flights.yaml --wait")]
+    Submit(submit::Submit),
+    /// Show how far a request of a service is, or the newest ones
+    #[command(after_help = "Example:\n  dagwright status --pipeline aviation.flights_daily")]
+    Status(status::Status),
+    /// Tell what happened to a request, by whom and why
+    #[command(after_help = "Example:\n  dagwright explain 98969f40159c5c024ab1d993fecabcbf")]
+    Explain(explain::Explain),
+    /// Print what happens at a service, as it happens
+    #[command(after_help = "Example:\n  dagwright watch --json | jq .data.error")]
+    Watch(watch::Watch),
+    /// Ask a request of a service to stop
+    #[command(after_help = "Example:\n  dagwright cancel 98969f40159c5c024ab1d993fecabcbf")]
+    Cancel(cancel::Cancel),
+    /// Let a plan go on that waits for a person, or decline it
+    #[command(
+        after_help = "Example:\n  dagwright approve fe8eb14355461ff2458c5451fc78f845d8de0b55fbfdde33bf6b9a577553a264"
+    )]
+    Approve(approve::Approve),
+    /// Check configuration, worker program, store, connections and service; say what is wrong and how to mend it
+    #[command(after_help = "Example:\n  dagwright doctor --url http://127.0.0.1:8642")]
+    Doctor(doctor::Doctor),
     /// Look at the configuration
     #[command(after_help = "Example:\n  dagwright config show --config dagwright.toml")]
     Config(config::Config),

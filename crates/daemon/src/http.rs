@@ -38,9 +38,13 @@ mod requests;
 mod runs;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_web::{
     App, HttpResponse, HttpServer,
@@ -96,17 +100,18 @@ routes! {
     "/events" { get events::stream }
 }
 
-/// Starts to listen.
+/// Starts to listen; returns the address too, whose port may have been left to the system.
 ///
 /// # Errors
 /// When the address cannot be had, or the certificate not be used.
-pub(crate) fn start(state: Arc<State>) -> Result<Server> {
+pub(crate) fn start(state: Arc<State>) -> Result<(Server, SocketAddr)> {
     let http = &state.config.http;
     let timeout = Duration::from_millis(http.timeout.0);
     let workers = http.workers.get();
     let listener = TcpListener::bind(http.listen).with_context(|| format!("could not listen on {}", http.listen))?;
     // Accepted connections inherit it: who does not take what is sent is disconnected, and nothing is kept for them.
     socket2::SockRef::from(&listener).set_tcp_user_timeout(Some(timeout)).context("could not limit connections")?;
+    let address = listener.local_addr().context("could not listen")?;
     let tls = http.tls.as_ref().map(tls::server).transpose()?;
     let connections_max = (http.connections / workers).max(1);
     let state = web::Data::from(state);
@@ -129,7 +134,7 @@ pub(crate) fn start(state: Arc<State>) -> Result<Server> {
         Some(tls) => server.listen_rustls_0_23(listener, tls),
         None => server.listen(listener),
     };
-    Ok(server.context("could not listen")?.run())
+    Ok((server.context("could not listen")?.run(), address))
 }
 
 /// Declares everything that is answered.

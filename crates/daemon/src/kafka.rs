@@ -22,20 +22,25 @@ use dagwright_bus::kafka::{
 use dagwright_model::{
     code::Code,
     id::RequestId,
-    record::{EventIdentity, Ingress, Record, RecordBody},
+    record::{Accepted, EventIdentity, Ingress, Record, RecordBody},
+    request::Request,
 };
 use dagwright_store::{Cache, Error as StoreError};
 use dagwright_wire::{
-    cloudevent::{Binding, Message},
+    cloudevent::{self, Binding, Message},
     request,
 };
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{
     admission::{Admission, Admitted, Rejected, Requester},
     config::{Config, Scope},
 };
+
+/// Names the caller of HTTP for whom a request was handed on.
+const REQUESTER: &str = "dagwright-requester";
 
 /// How many messages may be on their way into a transaction; more only wait longer.
 const COMMITTING_MAX: usize = 512;
@@ -210,7 +215,7 @@ impl Desk {
             id: format!("{}/{}", received.ownership.partition(), received.offset),
         };
         let identity = read.identity.unwrap_or_else(place);
-        let requester = self.requester(received.ownership.topic());
+        let requester = self.requester(&received);
         let admission = self.admission.clone();
         let (request, traceparent) = (read.request, read.traceparent);
         let admitted =
@@ -259,12 +264,15 @@ impl Desk {
         Ok(())
     }
 
-    /// Says who writes to a topic, as far as that is known.
-    fn requester(&self, topic: &str) -> Requester {
+    /// Says who sent a message, as far as that is known: HTTP names its callers on our own topic, which is ours to trust.
+    fn requester(&self, received: &Received) -> Requester {
+        let topic = received.ownership.topic();
+        let named = received.header(REQUESTER).filter(|_| topic == self.topics.requests);
+        let named = named.and_then(|name| str::from_utf8(name).ok()).map(Into::into);
         let rule = self.config.kafka.ingress.iter().find(|rule| rule.topic == topic);
         Requester {
             ingress: Ingress::Kafka,
-            name: Some(format!("kafka:{topic}")),
+            name: named.or_else(|| Some(format!("kafka:{topic}"))),
             namespaces: rule.and_then(|rule| rule.namespaces.clone()),
             may_operate: rule.is_none_or(|rule| rule.scopes.contains(&Scope::Operate)),
         }
@@ -272,10 +280,24 @@ impl Desk {
 }
 
 /// Returns the record with which HTTP hands a request to whoever acts for its pipeline.
-pub(crate) fn handed_on(pipeline: &str, event: Vec<u8>) -> Outgoing {
-    let mut record = Outgoing::new(Destination::Requests, pipeline, event);
-    let content_type = dagwright_wire::cloudevent::STRUCTURED_JSON;
-    record.headers.push(("content-type".into(), Some(content_type.into())));
+pub(crate) fn handed_on(accepted: &Accepted, asked: &Request, requester: Option<&str>) -> Outgoing {
+    let mut event = json!({
+        "specversion": "1.0",
+        "type": request::REQUESTED,
+        "datacontenttype": "application/json",
+        "data": asked,
+    });
+    if let Some(EventIdentity { source, id }) = &accepted.identity {
+        (event["source"], event["id"]) = (source.as_str().into(), id.as_str().into());
+    }
+    if let Some(traceparent) = &accepted.traceparent {
+        event["traceparent"] = traceparent.as_str().into();
+    }
+    let mut record = Outgoing::new(Destination::Requests, accepted.pipeline.as_str(), event.to_string());
+    record.headers.push(("content-type".into(), Some(cloudevent::STRUCTURED_JSON.into())));
+    if let Some(requester) = requester {
+        record.headers.push((REQUESTER.into(), Some(requester.into())));
+    }
     record
 }
 

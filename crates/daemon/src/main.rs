@@ -7,6 +7,7 @@ mod admission;
 mod api;
 mod changes;
 mod cli;
+mod client;
 mod config;
 mod desk;
 mod exit;
@@ -31,7 +32,10 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    cli::{Arguments, Command, compile, diff, plan, run, schema, validate},
+    cli::{
+        Arguments, Command, approve, cancel, compile, diff, doctor, explain, plan, run, schema, status, submit,
+        validate, watch,
+    },
     exit::Exit,
     output::Output,
 };
@@ -57,6 +61,13 @@ async fn execute(arguments: &Arguments, output: Output) -> anyhow::Result<Exit> 
         Command::Diff(arguments) => diff::execute(arguments, common, output).await,
         Command::Serve(arguments) => serve::execute(arguments, common, output).await,
         Command::Config(arguments) => cli::config::execute(arguments, common, output),
+        Command::Submit(arguments) => submit::execute(arguments, output).await,
+        Command::Status(arguments) => status::execute(arguments, output).await,
+        Command::Explain(arguments) => explain::execute(arguments, output).await,
+        Command::Watch(arguments) => watch::execute(arguments, output).await,
+        Command::Cancel(arguments) => cancel::execute(arguments, output).await,
+        Command::Approve(arguments) => approve::execute(arguments, output).await,
+        Command::Doctor(arguments) => doctor::execute(arguments, common, output).await,
         Command::Validate(arguments) => validate::execute(arguments, output),
         Command::Schema => schema::execute(output),
     }

@@ -3,13 +3,15 @@
 use dagwright_model::{code::Code, spec::Diagnostics, task::Problem};
 use serde_json::{Value, json};
 
-use crate::{config, exit::Exit, output::Output, render, spec_file::Unusable};
+use crate::{config, exit::Exit, http::auth, output::Output, render, spec_file::Unusable};
 
 /// A refusal with a stable code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("the arguments do not fit the spec")]
     Arguments(Diagnostics),
+    #[error("the service refused the spec")]
+    Refused(Diagnostics),
     #[error(transparent)]
     Problem(Problem),
 }
@@ -31,6 +33,10 @@ pub(crate) fn tell(error: &anyhow::Error, output: Output) -> Exit {
         }
         return said(output, json!({ "problems": problems }), Exit::BadInput);
     }
+    if let Some(Refusal::Refused(diagnostics)) = error.downcast_ref() {
+        output.plain_error(&render::problem::diagnostics("the service", diagnostics));
+        return said(output, json!({ "diagnostics": diagnostics }), Exit::BadInput);
+    }
     let problem = problem(error);
     let exit = Exit::of(problem.code);
     output.error(&render::problem::problem(&problem));
@@ -44,7 +50,7 @@ fn said(output: Output, value: Value, exit: Exit) -> Exit {
 }
 
 /// Returns an error as a problem; what has no code of its own is an invariant that does not hold.
-fn problem(error: &anyhow::Error) -> Problem {
+pub(crate) fn problem(error: &anyhow::Error) -> Problem {
     if let Some(Refusal::Problem(problem)) = error.downcast_ref() {
         return problem.clone();
     }
@@ -55,6 +61,8 @@ fn problem(error: &anyhow::Error) -> Problem {
         (error.code(), "docs/errors has a page for the code")
     } else if error.is::<config::Error>() {
         (Code::ConfigInvalid, "config/default.toml lists every setting")
+    } else if error.is::<auth::Unusable>() {
+        (Code::ConfigInvalid, "set each variable to a token of its own, as `openssl rand -hex 32` makes them")
     } else if error.is::<Unusable>() {
         (Code::SpecUnreadable, "check the path")
     } else if error.chain().any(|cause| cause.is::<std::io::Error>()) {

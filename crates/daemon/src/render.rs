@@ -4,10 +4,12 @@
 //! control characters made visible, so that no name can repaint a terminal.
 
 pub(crate) mod conflicts;
+pub(crate) mod event;
 pub(crate) mod facts;
 pub(crate) mod number;
 pub(crate) mod plan;
 pub(crate) mod problem;
+pub(crate) mod request;
 pub(crate) mod story;
 pub(crate) mod summary;
 pub(crate) mod transcript;

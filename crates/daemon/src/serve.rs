@@ -28,11 +28,7 @@ use crate::{
     config::{BusKind, Config},
     desk::{OBSERVE_TIMEOUT, STORE_WAIT, bounds, task_program},
     exit::Exit,
-    http::{
-        self,
-        auth::{self, Gate},
-        events::STREAMS_MAX,
-    },
+    http::{self, auth::Gate, events::STREAMS_MAX},
     kafka::Station,
     live::Live,
     output::Output,
@@ -111,7 +107,7 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
         news,
         live: Live::new(common.config.clone(), config.clone(), telemetry.level.clone())?,
         metrics: telemetry.registry.clone(),
-        gate: Gate::new(&config.http).map_err(unusable_tokens)?,
+        gate: Gate::new(&config.http)?,
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         closing: CancellationToken::new(),
     });
@@ -128,10 +124,10 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
         }
     };
     let reloads = tokio::spawn(reload(state.clone()));
-    let server = http::start(state.clone())?;
+    let (server, address) = http::start(state.clone())?;
     let handle = server.handle();
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
-    output.text(&format!("dagwright listens on {scheme}://{}\n", config.http.listen))?;
+    output.text(&format!("dagwright listens on {scheme}://{address}\n"))?;
     let mut server = tokio::spawn(server);
     let broken = tokio::select! {
         () = stop_requested() => false,
@@ -209,15 +205,6 @@ async fn start_service(config: &Config, register: Arc<dyn Register>) -> Result<S
         open_max,
     };
     Ok(Service::start(resources, settings).await?)
-}
-
-fn unusable_tokens(error: auth::Unusable) -> Refusal {
-    Refusal::Problem(Problem {
-        code: Code::ConfigInvalid,
-        subject: "http.tokens".into(),
-        message: error.to_string(),
-        hint: "set each variable to a token of its own, as `openssl rand -hex 32` makes them".into(),
-    })
 }
 
 /// Returns how much is taken on at a time.

@@ -16,6 +16,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use dagwright_model::{
+    message::Message,
     plan::Plan,
     record::{Accepted, Ingress, PipelineStatus, Purpose, Record, RecordBody},
     spec::SchemaChange,
@@ -31,7 +32,7 @@ use crate::{
 
 /// Tells the story of a request; `plan` is the one that it has.
 pub(crate) fn tell(summary: &RequestSummary, records: &[Record], plan: Option<&Plan>) -> Story {
-    let mut teller = Teller { began: summary.accepted_at, chapters: Vec::new(), tries: Tries::default() };
+    let mut teller = Teller { began: summary.accepted_at, chapters: Vec::new(), round: None, tries: Tries::default() };
     for record in records {
         teller.take(record, plan);
     }
@@ -52,6 +53,8 @@ struct Teller {
     /// When the request came in.
     began: u64,
     chapters: Vec<Chapter>,
+    /// The last round whose conflicts were told.
+    round: Option<u32>,
     tries: Tries,
 }
 
@@ -64,7 +67,12 @@ impl Teller {
             RecordBody::Accepted(accepted) => self.add("Asked", at, asked(accepted)),
             RecordBody::FactRecorded(fact) => self.add("Found", at, [negotiated::fact(&fact.observation)]),
             RecordBody::MessageSent(envelope) => {
-                let said = negotiated::said(envelope);
+                let mut said = negotiated::said(envelope);
+                if let Message::Conflicts { round, .. } = &envelope.body
+                    && self.round.replace(*round) == Some(*round)
+                {
+                    said.clear(); // Each party is told; once stands for all.
+                }
                 if !said.is_empty() {
                     self.add("Negotiated", at, said);
                 }

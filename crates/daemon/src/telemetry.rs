@@ -95,6 +95,12 @@ impl Telemetry {
 // === impl LogLevel ===
 
 impl LogLevel {
+    /// Makes one that changes no log.
+    #[cfg(test)]
+    pub(crate) fn detached() -> Self {
+        Self(reload::Layer::new(EnvFilter::new("off")).1)
+    }
+
     /// Logs as much as `log` says from now on.
     pub(crate) fn set(&self, log: &Log) -> Result<()> {
         self.0.reload(filter(log)?).context("the log is gone")

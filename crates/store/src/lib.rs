@@ -121,6 +121,12 @@ pub trait Register: Store {
     /// # Errors
     /// What is wrong with the storage.
     fn pipelines(&self, after: &str, limit: usize) -> Result<Vec<PipelineSummary>, Error>;
+
+    /// Tells whether this process acts for a pipeline; where it has the ledger to itself, it acts for all.
+    fn acts_for(&self, pipeline: &str) -> bool {
+        let _ = pipeline;
+        true
+    }
 }
 
 /// What the outside is told: the events of all appended records, in one order.

@@ -114,7 +114,12 @@ impl Gate {
     /// # Errors
     /// When one is missing, short, or another's.
     pub(crate) fn new(http: &Http) -> Result<Self, Unusable> {
-        Ok(Self { keys: RwLock::new(Arc::new(Keys::new(http)?)) })
+        Self::with(http, |variable| env::var(variable).ok())
+    }
+
+    /// Reads the tokens from variables.
+    pub(super) fn with(http: &Http, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Unusable> {
+        Ok(Self { keys: RwLock::new(Arc::new(Keys::new(http, variable)?)) })
     }
 
     /// Reads the tokens and the share of each caller again.
@@ -122,7 +127,7 @@ impl Gate {
     /// # Errors
     /// As [`Gate::new`]; then nothing changes.
     pub(crate) fn change(&self, http: &Http) -> Result<(), Unusable> {
-        let keys = Arc::new(Keys::new(http)?);
+        let keys = Arc::new(Keys::new(http, |variable| env::var(variable).ok())?);
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
@@ -135,12 +140,12 @@ impl Gate {
 // === impl Keys ===
 
 impl Keys {
-    fn new(http: &Http) -> Result<Self, Unusable> {
+    fn new(http: &Http, read: impl Fn(&str) -> Option<String>) -> Result<Self, Unusable> {
         let mut tokens: Vec<Key> = Vec::new();
         let mut seen: BTreeMap<[u8; 32], String> = BTreeMap::new();
         for (name, token) in &http.tokens {
             let (name, variable) = (name.clone(), token.token_env.clone());
-            let Ok(text) = env::var(&variable) else { return Err(Unusable::Missing { name, variable }) };
+            let Some(text) = read(&variable) else { return Err(Unusable::Missing { name, variable }) };
             if text.chars().count() < TOKEN_LENGTH_MIN {
                 return Err(Unusable::Short { name, variable });
             }

@@ -87,7 +87,7 @@ pub(super) async fn stream(
         let detail = format!("the newest event is {newest}: this position is of another ledger");
         return Err(Fault::bad(detail, "start without a position").about("Last-Event-ID"));
     }
-    let mut ready = VecDeque::from([Bytes::from_static(b"retry: 1000\n\n")]);
+    let mut ready = VecDeque::new();
     let mut told = None;
     let request = wanted.request.map(RequestId);
     if let Some(id) = &request {
@@ -98,10 +98,15 @@ pub(super) async fn stream(
             told = records.last().map(|record| record.sequence);
             let history = history(&records);
             let last = history.len().saturating_sub(1);
+            ready.push_back(Bytes::from_static(b"retry: 1000\n\n"));
             ready.extend(
                 history.iter().enumerate().map(|(index, event)| render(event, (index == last).then_some(newest))),
             );
         }
+    }
+    if ready.is_empty() {
+        // So that who is cut off before the first event knows where to go on.
+        ready.push_back(format!("retry: 1000\nid: {}\n\n", given.unwrap_or(newest)).into());
     }
     let feed = Feed {
         outbox: state.outbox.clone(),

@@ -67,6 +67,9 @@ pub(super) fn document() -> Value {
     document["security"] = json!([{ "token": [] }, {}]);
     let operations = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
     for operation in operations.filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
+        // A handler's name is unique among those of its kind only.
+        let id = format!("{}_{}", text(&operation["tags"][0]), text(&operation["operationId"]));
+        operation["operationId"] = id.into();
         let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { continue };
         for (status, _) in SHARED {
             let shared = json!({ "$ref": format!("#/components/responses/E{status}") });
@@ -74,6 +77,10 @@ pub(super) fn document() -> Value {
         }
     }
     document
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 fn problem(description: &str) -> Value {

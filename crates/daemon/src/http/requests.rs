@@ -8,10 +8,12 @@ use actix_web::{
     web::{Data, Json, Path, Payload, Query},
 };
 use dagwright_agents::service::Submitted;
+use dagwright_bus::kafka::Producer;
 use dagwright_model::{
     code::Code,
     id::RequestId,
     record::{EventIdentity, RecordBody},
+    request::Request,
 };
 use dagwright_store::{RequestState, RequestSummary};
 use dagwright_wire::{
@@ -28,8 +30,9 @@ use super::{
     page, read,
 };
 use crate::{
+    admission::Admitted,
     api::{self, Page, Receipt, Said, Stopping, Story},
-    render,
+    kafka, render,
     serve::State,
     story,
 };
@@ -129,11 +132,15 @@ async fn take(
     };
     let action = received.request.action.as_str();
     let (admitting, requester) = (state.clone(), caller.requester());
+    let asked = received.request.clone();
     let admit = move || admitting.admission.admit(&received.request, identity, received.traceparent, &requester);
     let admitted = actix_web::web::block(admit).await.map_err(|_| Fault::internal(Code::Internal))??;
     let (request_id, pipeline) = (admitted.request.clone(), admitted.accepted.pipeline.clone());
     let run_key = admitted.accepted.run_key();
-    let repeated = state.service.submit(admitted.request, admitted.accepted).await? == Submitted::Repeated;
+    let repeated = match &state.ingress {
+        None => state.service.submit(admitted.request, admitted.accepted).await? == Submitted::Repeated,
+        Some(producer) => hand_on(state, producer, &admitted, &asked, caller).await?,
+    };
     if repeated {
         let first = summary(state, caller, &request_id).await?;
         if first.run_key != run_key {
@@ -150,6 +157,32 @@ async fn take(
     }
     let links = api::request_links(&request_id, &pipeline, None, false);
     Ok((Receipt { request_id, pipeline, repeated, links }, action))
+}
+
+/// Hands a request on to whoever acts for its pipeline; returns whether it is known already.
+async fn hand_on(
+    state: &Data<State>,
+    producer: &Producer,
+    admitted: &Admitted,
+    asked: &Request,
+    caller: &Caller,
+) -> Result<bool, Fault> {
+    let id = admitted.request.clone();
+    if super::read(state, move |register| register.request(&id)).await?.is_some() {
+        return Ok(true);
+    }
+    let accepted = &admitted.accepted;
+    let record = kafka::handed_on(accepted, asked, caller.name.as_deref());
+    producer.produce(&record).await.map_err(|error| {
+        tracing::error!(%error, "could not hand a request on");
+        Fault::new(
+            actix_web::http::StatusCode::SERVICE_UNAVAILABLE,
+            error.code(),
+            "the request could not be handed on to Kafka",
+            "send it again under the same id: it has one effect, however often it is sent",
+        )
+    })?;
+    Ok(false)
 }
 
 /// Lists requests, the newest first.

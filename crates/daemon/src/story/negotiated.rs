@@ -34,7 +34,6 @@ pub(super) fn said(envelope: &Envelope) -> Vec<String> {
         Message::Proposals { alternatives, .. } => vec![format!("{from} offered {}.", offers(alternatives))],
         Message::Conflicts { round, conflicts } => {
             let first = format!("Round {round}: {} in the way.", number::counted(conflicts.len() as u64, "thing"));
-            // Each party is told; one of them stands for all.
             [vec![first], conflicts.iter().map(conflict).collect()].concat()
         }
         Message::Counter { alternatives, .. } => {
@@ -87,12 +86,11 @@ fn offers(alternatives: &[Alternative]) -> String {
 }
 
 fn conflict(conflict: &Conflict) -> String {
-    let column = conflict.column.as_deref().map(|column| format!(", column {column}")).unwrap_or_default();
     let ways = conflict.remedies.iter().map(|remedy| match remedy.path.as_str() {
         "" => remedy.change.clone(),
         path => format!("{path}: {}", remedy.change),
     });
     let ways = ways.collect::<Vec<_>>().join("; or ");
     let ways = if ways.is_empty() { String::new() } else { format!(" A way out: {ways}.") };
-    format!("{} on {}{column}: {}.{ways}", conflict.owner, conflict.subject, conflict.message)
+    format!("{} on {}: {}.{ways}", conflict.owner, conflict.subject, conflict.message)
 }

@@ -1,0 +1,236 @@
+//! `dagwright doctor`: looks at everything that must be there, and says what is wrong and how to mend it.
+//!
+//! It changes nothing: a store that is not there yet is not made, and connections are only asked for one row.
+
+use std::{fs, io, path::Path, process::Stdio, time::Duration};
+
+use anyhow::Result;
+use clap::Args;
+use dagwright_agents::{
+    observer::{ProcessObserver, Settings},
+    ports::Observer as _,
+};
+use dagwright_model::{
+    code::Code,
+    facts::{ProbeReply, ProbeRequest},
+    id::Name,
+    spec::Spec,
+    task::Problem,
+};
+use dagwright_store::{Error as StoreError, MemoryStore, SledStore};
+use serde::Serialize;
+use tokio::process::Command;
+
+use crate::{
+    admission::Admission,
+    api::{Page, Request},
+    cli::Common,
+    client::{self, Client},
+    config::Config,
+    desk::task_program,
+    exit::Exit,
+    http,
+    output::Output,
+    refusal, render,
+};
+
+/// The longest that looking at one thing may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Arguments of `dagwright doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Also ask the service there
+    #[arg(long, env = "DAGWRIGHT_URL", value_name = "URL")]
+    url: Option<url::Url>,
+    /// The variable that holds the token, where the service wants one
+    #[arg(long, value_name = "VARIABLE", default_value = "DAGWRIGHT_TOKEN")]
+    token_env: String,
+}
+
+/// What was found of one thing.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// The thing.
+    what: String,
+    /// What is fine about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<String>,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Problem>,
+}
+
+/// Looks at everything.
+pub(crate) async fn execute(arguments: &Doctor, common: &Common, output: Output) -> Result<Exit> {
+    let config = Config::load_service(common.config.as_deref())?;
+    let mut findings = vec![finding("configuration", settings(&config)), finding("store", store(&config.store.path))];
+    findings.push(finding("staging", folder(&config.staging())));
+    findings.push(finding("quarantine", folder(&config.quarantine())));
+    findings.push(finding("worker", worker(&config).await));
+    findings.extend(connections(&config).await);
+    if let Some(url) = &arguments.url {
+        let service = client::Service { url: url.clone(), token_env: arguments.token_env.clone() };
+        findings.push(finding("service", service_at(&service).await));
+    }
+    for Finding { what, found, problem } in &findings {
+        let line = match (found, problem) {
+            (_, Some(problem)) => {
+                let told = render::problem::problem(problem);
+                format!("{} {what}: {told}", render::styled(render::BAD, "✗"))
+            }
+            (found, None) => {
+                let found = found.as_deref().unwrap_or_default();
+                format!("{} {what}: {}\n", render::styled(render::GOOD, "✓"), render::safe(found))
+            }
+        };
+        output.text(&line)?;
+    }
+    output.json(&findings)?;
+    let first = findings.iter().find_map(|finding| finding.problem.as_ref());
+    Ok(first.map_or(Exit::Done, |problem| Exit::of(problem.code)))
+}
+
+fn finding(what: &str, found: Result<String>) -> Finding {
+    let what = what.to_owned();
+    match found {
+        Ok(found) => Finding { what, found: Some(found), problem: None },
+        Err(error) => Finding { what, found: None, problem: Some(refusal::problem(&error)) },
+    }
+}
+
+/// Checks what only using a setting shows.
+fn settings(config: &Config) -> Result<String> {
+    http::auth::Gate::new(&config.http)?;
+    config.http.tls.as_ref().map(http::tls::server).transpose()?;
+    let store = std::sync::Arc::new(MemoryStore::default());
+    if let Err(message) = Admission::new(std::sync::Arc::new(config.clone()), store) {
+        let hint = "config/default.toml shows what a glob looks like".into();
+        let subject = "uris.allow".into();
+        return Err(refusal::Refusal::Problem(Problem { code: Code::ConfigInvalid, subject, message, hint }).into());
+    }
+    let who = match config.http.tokens.len() {
+        0 => "everybody on this machine may call".into(),
+        tokens => render::number::counted(tokens as u64, "token"),
+    };
+    let uris = render::number::counted(config.uris.allow.len() as u64, "glob");
+    Ok(format!("{who}, {uris} of URIs for requests to `serve`"))
+}
+
+fn store(path: &Path) -> Result<String> {
+    if !path.exists() {
+        return folder(&path.to_string_lossy());
+    }
+    match SledStore::open(path, Duration::ZERO) {
+        Ok(_) => Ok(format!("{} opens", path.display())),
+        Err(StoreError::Busy { .. }) => Ok(format!("{} is in use: a service or a command runs", path.display())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Checks that a folder can be written, or made.
+fn folder(path: &str) -> Result<String> {
+    if path.contains("://") {
+        return Ok(format!("{path}, which the first run looks at"));
+    }
+    let absolute = std::path::absolute(path)?;
+    let there = absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(&absolute);
+    let is_writable = fs::metadata(there).and_then(|found| {
+        if !found.is_dir() {
+            return Err(io::Error::other("it is no folder"));
+        }
+        nix::unistd::access(there, nix::unistd::AccessFlags::W_OK).map_err(io::Error::from)
+    });
+    match is_writable {
+        Ok(()) if there == absolute => Ok(format!("{path} can be written")),
+        Ok(()) => Ok(format!("{path} will be made")),
+        Err(error) => Err(refusal::Refusal::Problem(Problem {
+            code: Code::StoreUnusable,
+            subject: path.into(),
+            message: format!("{} cannot be written: {error}", there.display()),
+            hint: "mend its permissions, or set another folder".into(),
+        })
+        .into()),
+    }
+}
+
+async fn worker(config: &Config) -> Result<String> {
+    let program = task_program(config)?;
+    let mut command = Command::new(&program);
+    command.arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let ran = tokio::time::timeout(TIMEOUT, command.output()).await;
+    let broken = |message: String| {
+        refusal::Refusal::Problem(Problem {
+            code: Code::TaskCommandMissing,
+            subject: program.display().to_string(),
+            message,
+            hint: "set task.command to the dagwright-task of this version".into(),
+        })
+    };
+    match ran {
+        Ok(Ok(output)) if output.status.success() => {
+            let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            Ok(format!("{version}, {}", program.display()))
+        }
+        Ok(Ok(output)) => Err(broken(format!("it ended with {}", output.status)).into()),
+        Ok(Err(error)) => Err(broken(format!("it does not start: {error}")).into()),
+        Err(_) => Err(broken(format!("it did not answer within {} s", TIMEOUT.as_secs())).into()),
+    }
+}
+
+/// Asks each connection for one row, through the worker program, as a pipeline would.
+async fn connections(config: &Config) -> Vec<Finding> {
+    let connections = match (config.all_connections(), task_program(config)) {
+        (Ok(connections), Ok(command)) => (connections, command),
+        (Err(error), _) => return vec![finding("connections", Err(error.into()))],
+        // Told of the worker already.
+        (_, Err(_)) => return Vec::new(),
+    };
+    let (connections, command) = connections;
+    let names: Vec<_> = connections.keys().cloned().collect();
+    let observer =
+        ProcessObserver::new(Settings { command, base: None, connections, timeout: TIMEOUT, parallelism: 1 });
+    let mut findings = Vec::new();
+    for name in names {
+        let found = connection(&observer, &name).await;
+        findings.push(finding(&format!("connection {name}"), found));
+    }
+    findings
+}
+
+async fn connection(observer: &ProcessObserver, name: &Name) -> Result<String> {
+    let text = format!(
+        "{{version: 1, pipeline: doctor, source: {{connection: {name}, query: SELECT 1 AS one}}, \
+         sink: {{connection: {name}, table: doctor, mode: append}}}}"
+    );
+    let spec = Spec::parse(&text).map_err(refusal::Refusal::Arguments)?;
+    let Some((source_name, source)) = spec.sources.into_iter().next() else {
+        anyhow::bail!("a spec without a source was parsed");
+    };
+    match observer.probe(&ProbeRequest::Source { name: source_name, source, keys: Vec::new() }).await {
+        ProbeReply::Failed(problem) => Err(refusal::Refusal::Problem(problem).into()),
+        ProbeReply::Source(profile) => {
+            let identity = profile.identity;
+            let host = identity.host.unwrap_or_default();
+            Ok(format!("{}://{host} answers", identity.scheme))
+        }
+        ProbeReply::Sink(_) => Ok("answers".into()),
+    }
+}
+
+async fn service_at(service: &client::Service) -> Result<String> {
+    let client = Client::new(service)?;
+    let (ready, said) = client.ready().await?;
+    let page: Page<Request> = client.get("/requests?limit=1").await?;
+    if !ready {
+        return Err(refusal::Refusal::Problem(Problem {
+            code: Code::Overloaded,
+            subject: service.url.to_string(),
+            message: format!("the service answers, and is not ready: {said}"),
+            hint: "wait until it has started; its log says what it waits for".into(),
+        })
+        .into());
+    }
+    let newest = page.items.first().map(|request| format!("; its newest request came in at {}", request.accepted_at));
+    Ok(format!("{} is ready{}", service.url, newest.unwrap_or_default()))
+}

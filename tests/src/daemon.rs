@@ -1,0 +1,107 @@
+//! A running `dagwright serve`, which ends with the test.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use crate::{Ended, Workspace, http};
+
+/// A service that has said where it listens.
+pub struct Daemon {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its standard output after the first line, kept open so that it may go on to print.
+    _output: BufReader<ChildStdout>,
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts a service in a workspace, with settings as `("HTTP__TIMEOUT", "1s")`; requests may name what lies in the
+    /// workspace.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(workspace: &Workspace, settings: &[(&str, &str)]) -> Self {
+        let settings: Vec<_> = settings.iter().map(|(key, value)| (format!("DAGWRIGHT__{key}"), *value)).collect();
+        let variables: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        Self::with(workspace, &variables, &[])
+    }
+
+    /// Starts a service with variables of its environment, and arguments.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn with(workspace: &Workspace, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let mut command = workspace.dagwright();
+        command.arg("serve").args(arguments).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.env("DAGWRIGHT__HTTP__LISTEN", "127.0.0.1:0");
+        command.env("DAGWRIGHT__URIS__ALLOW", format!("{}/**", workspace.path("").display()).replace("//", "/"));
+        command.envs(variables.iter().copied());
+        let mut child = command.spawn().expect("dagwright starts");
+        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        let address = line.trim_end().rsplit("://").next().and_then(|text| text.parse().ok());
+        let Some(address) = address else {
+            let _ = child.kill();
+            panic!("it does not say where it listens: {line:?}");
+        };
+        Self { address, _output: output, child }
+    }
+
+    /// Returns a `dagwright` command that talks to this service.
+    #[must_use]
+    pub fn client(&self, workspace: &Workspace) -> Command {
+        let mut command = workspace.dagwright();
+        command.env("DAGWRIGHT_URL", format!("http://{}", self.address));
+        command
+    }
+
+    /// Runs `dagwright` against this service to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn run(&self, workspace: &Workspace, arguments: &[&str]) -> Ended {
+        self.client(workspace).args(arguments).output().expect("dagwright starts").into()
+    }
+
+    /// Reads something from the API.
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[track_caller]
+    #[must_use]
+    pub fn get(&self, path: &str) -> serde_json::Value {
+        http::call(self.address, "GET", &format!("/api/v1{path}"), &[], b"").expect(200).json()
+    }
+
+    /// Sends a signal, by its name as `kill` knows it.
+    ///
+    /// # Panics
+    /// When there is no such process any more.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    /// Waits for its end, and returns its exit code; `None` when a signal ended it.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.child.wait().expect("its end").code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
