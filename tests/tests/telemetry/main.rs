@@ -38,10 +38,10 @@ const SPEC: &str = "\
 version: 1
 pipeline: small
 sources:
-  numbers: { uri: numbers.csv }
+  numbers: { uri: HERE/numbers.csv }
 transform:
   - { name: doubled, sql: SELECT n * 2 AS n FROM numbers }
-sink: { uri: out/, format: parquet, from: doubled, mode: replace }
+sink: { uri: HERE/out/, format: parquet, from: doubled, mode: replace }
 ";
 
 /// A daemon, killed with the test.
@@ -118,14 +118,15 @@ impl Drop for Daemon {
 fn with_request() -> Workspace {
     let workspace = Workspace::new();
     workspace.write("numbers.csv", "n\n1\n2\n3\n");
-    let spec = Spec::parse(SPEC).expect("a valid spec");
+    let spec_text = SPEC.replace("HERE", workspace.path("").to_str().expect("a path").trim_end_matches('/'));
+    let spec = Spec::parse(&spec_text).expect("a valid spec");
     let accepted = Accepted {
         pipeline: spec.dag_id(),
-        spec_text: SPEC.into(),
         spec_hash: spec.hash(),
+        spec_text,
         ingress: Ingress::Http,
         purpose: Purpose::Run,
-        base: Some(workspace.path("").to_string_lossy().into_owned()),
+        base: None,
         params: Default::default(),
         interval: None,
         backfill: false,
