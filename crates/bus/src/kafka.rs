@@ -21,6 +21,7 @@
 mod acquire;
 mod agents;
 mod client;
+mod dangling;
 mod dead_letters;
 mod error;
 mod instance;

@@ -97,6 +97,8 @@ mod tests {
         let places = Places::new(2);
         let (a, b) = (places.take().await, places.take().await);
         places.resize(1);
+        // Whoever takes the place away stands in line before anybody else does.
+        tokio::task::yield_now().await;
         drop(a);
         let waiting = std::pin::pin!(places.take());
         tokio::select! {

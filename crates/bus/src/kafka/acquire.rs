@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 
-use super::{Error, error::is_denial, member::GroupConsumer, ownership::Ownership, shared::Shared, tail::Ticket};
+use super::{Error, error::is_forbidden, member::GroupConsumer, ownership::Ownership, shared::Shared, tail::Ticket};
 
 /// How long one question may take before the others have their turn.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -91,8 +91,8 @@ impl Acquirer {
 
     fn complain(&self, ownership: &Ownership, error: KafkaError) {
         match error.rdkafka_error_code() {
-            Some(code) if is_denial(code) => {
-                self.shared.fail(Error::of("read committed offsets", String::new(), error));
+            Some(code) if is_forbidden(code) => {
+                self.shared.fail(Error::of("read committed offsets", None, error));
             }
             _ => tracing::info!(?ownership, %error, "wait for a partition's former owner or for its broker"),
         }

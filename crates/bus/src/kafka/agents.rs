@@ -23,15 +23,15 @@ use rdkafka::{
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
-    Destination, Error, Outgoing, Producer, Settings, Topics, client::Log, settings::create, topics::blocking,
+    Destination, Error, Outgoing, Producer, Settings, Topics,
+    client::Log,
+    settings::create,
+    topics::{blocking, watermarks},
 };
 use crate::{Bus, Record, Subscription, Topic, in_process::InProcess};
 
 /// How long to wait for a message before looking whether to end.
 const POLL: Duration = Duration::from_millis(100);
-
-/// How long a broker may take to say where a partition ends.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Carries records between the actors of many processes.
 pub struct KafkaBus {
@@ -111,10 +111,10 @@ impl Drop for KafkaBus {
 /// where that is some time later.
 fn assign_end(consumer: &BaseConsumer<Log>, topic: &str, partitions: i32) -> Result<(), Error> {
     let what = "listen to other agents";
-    let failed = |source| Error::of(what, consumer.context().last_reason(), source);
+    let failed = |source| Error::of(what, consumer.context().complaint(), source);
     let mut places = TopicPartitionList::new();
     for partition in 0..partitions {
-        let (_, end) = consumer.fetch_watermarks(topic, partition, ANSWER_TIMEOUT).map_err(failed)?;
+        let (_, end) = watermarks(consumer, topic, partition).map_err(failed)?;
         places.add_partition_offset(topic, partition, Offset::Offset(end)).map_err(failed)?;
     }
     consumer.assign(&places).map_err(|source| Error::Client { what, source })

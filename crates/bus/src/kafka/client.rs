@@ -9,11 +9,18 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
+/// What librdkafka said against a client.
+#[derive(Clone, Debug)]
+pub(crate) struct Complaint {
+    pub(crate) code: RDKafkaErrorCode,
+    pub(crate) reason: String,
+}
+
 /// The context of a client that only logs; it remembers what was last said against it, as do its clones.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     role: &'static str,
-    last: Arc<Mutex<String>>,
+    last: Arc<Mutex<Option<Complaint>>>,
 }
 
 // === impl Log ===
@@ -23,8 +30,8 @@ impl Log {
         Self { role, last: Arc::default() }
     }
 
-    /// Returns what librdkafka said last against the client; empty when it said nothing.
-    pub(crate) fn last_reason(&self) -> String {
+    /// Returns what librdkafka said last against the client, if it said anything.
+    pub(crate) fn complaint(&self) -> Option<Complaint> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -50,11 +57,15 @@ impl ClientContext for Log {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition comes this way too, and is no error.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(target: "librdkafka", client = self.role, %error, reason, "client reported an error");
-            reason.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
-        }
+        // It is in the log beside, or comes back from a call.
+        tracing::debug!(target: "librdkafka", client = self.role, %error, reason, "client reported an error");
+        let code = match error.rdkafka_error_code() {
+            // That follows from another one, which says why; and the end of a partition is no error.
+            None | Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::PartitionEOF) => return,
+            Some(code) => code,
+        };
+        let complaint = Complaint { code, reason: reason.to_owned() };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(complaint);
     }
 
     fn stats_raw(&self, _: &[u8]) {}

@@ -20,7 +20,7 @@ use super::{
     client::Log,
     message::{ATTEMPTS, ERROR, ERROR_CODE, HeaderList, attempts_in, headers_of, without_verdict},
     settings::create,
-    topics::blocking,
+    topics::{blocking, watermarks},
 };
 
 /// How many bytes one listing holds, but for one longer letter.
@@ -126,13 +126,12 @@ struct Reader {
 impl Reader {
     fn new(consumer: BaseConsumer<Log>, topic: String) -> Result<Self, Error> {
         let what = "read dead letters";
-        let failed = |source| Error::of(what, consumer.context().last_reason(), source);
+        let failed = |source| Error::of(what, consumer.context().complaint(), source);
         let metadata = consumer.fetch_metadata(Some(&topic), ANSWER_TIMEOUT).map_err(failed)?;
         let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
         let mut bounds = BTreeMap::new();
         for partition in partitions {
-            let watermarks = consumer.fetch_watermarks(&topic, partition.id(), ANSWER_TIMEOUT).map_err(failed)?;
-            bounds.insert(partition.id(), watermarks);
+            bounds.insert(partition.id(), watermarks(&consumer, &topic, partition.id()).map_err(failed)?);
         }
         Ok(Self { consumer, topic, bounds })
     }
@@ -181,7 +180,7 @@ impl Reader {
     /// to their end.
     fn read(&self, from: BTreeMap<i32, i64>, mut take: impl FnMut(DeadLetter) -> bool) -> Result<BTreeSet<i32>, Error> {
         let what = "read dead letters";
-        let failed = |source| Error::of(what, self.consumer.context().last_reason(), source);
+        let failed = |source| Error::of(what, self.consumer.context().complaint(), source);
         let mut ended = BTreeSet::new();
         if from.is_empty() {
             return Ok(ended);

@@ -3,6 +3,8 @@
 use dagwright_model::code::Code;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::client::Complaint;
+
 /// Says why Kafka could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -121,16 +123,17 @@ impl Error {
         }
     }
 
-    /// Sorts what came back from the cluster.
-    pub(crate) fn of(what: &'static str, reason: String, source: KafkaError) -> Self {
-        match source.rdkafka_error_code() {
-            Some(code) if is_denial(code) => Self::Denied { what, reason, source },
-            _ => Self::Unreachable { what, reason, source },
-        }
+    /// Sorts what came back from the cluster, with what librdkafka said last.
+    pub(crate) fn of(what: &'static str, complaint: Option<Complaint>, source: KafkaError) -> Self {
+        let is_denied = |code: Option<RDKafkaErrorCode>| code.is_some_and(|code| is_denial(code) || is_forbidden(code));
+        let is_denial = is_denied(source.rdkafka_error_code()) || is_denied(complaint.as_ref().map(|last| last.code));
+        let reason = complaint.map_or_else(String::new, |complaint| complaint.reason);
+        if is_denial { Self::Denied { what, reason, source } } else { Self::Unreachable { what, reason, source } }
     }
 }
 
-/// Tells whether the cluster's answer will be the same until somebody changes what we are or may.
+/// Tells whether the brokers do not let us in. What runs already is to go on all the same: a broker that goes down in the
+/// middle of a handshake looks the same.
 pub(crate) fn is_denial(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -139,11 +142,25 @@ pub(crate) fn is_denial(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::IllegalSASLState
             | RDKafkaErrorCode::UnsupportedSASLMechanism
             | RDKafkaErrorCode::SSL
-            | RDKafkaErrorCode::TopicAuthorizationFailed
+    )
+}
+
+/// Tells whether the brokers know us, and the answer will be the same until somebody changes what we may.
+pub(crate) fn is_forbidden(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::GroupAuthorizationFailed
             | RDKafkaErrorCode::ClusterAuthorizationFailed
             | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-            | RDKafkaErrorCode::PolicyViolation
+    )
+}
+
+/// Tells whether librdkafka goes on trying by itself, and logs why.
+pub(crate) fn is_connection(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve
     )
 }
 

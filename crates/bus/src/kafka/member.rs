@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::{
     Error, Received,
     client::Log,
-    error::is_denial,
+    error::{is_connection, is_forbidden},
     ownership::{Ownership, Task},
     shared::Shared,
 };
@@ -221,12 +221,13 @@ impl Member {
     fn complain(&self, error: KafkaError) {
         let is_final = matches!(error, KafkaError::MessageConsumptionFatal(_));
         match error.rdkafka_error_code() {
-            Some(code) if is_denial(code) => {
-                self.shared.fail(Error::of("read requests", self.consumer.context().log.last_reason(), error));
+            Some(code) if is_forbidden(code) => {
+                self.shared.fail(Error::of("read requests", self.consumer.context().log.complaint(), error));
             }
             _ if is_final => self.shared.fail(Error::Client { what: "go on reading requests", source: error }),
             // The group takes us back at the next poll.
             Some(RDKafkaErrorCode::PollExceeded) => tracing::warn!("the process stood still, and the group went on"),
+            Some(code) if is_connection(code) => {}
             _ => tracing::warn!(%error, "could not read requests for now"),
         }
     }

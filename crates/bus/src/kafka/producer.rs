@@ -85,6 +85,6 @@ impl Producer {
             }
             _ => error,
         };
-        Error::of("write a record", self.log.last_reason(), error)
+        Error::of("write a record", self.log.complaint(), error)
     }
 }

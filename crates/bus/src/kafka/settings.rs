@@ -105,7 +105,8 @@ const CONSUMER_DEFAULTS: [(&str, &str); 4] = [
 const PRODUCER_DEFAULTS: [(&str, &str); 2] = [("compression.type", "lz4"), ("reconnect.backoff.max.ms", "2000")];
 
 /// How long an open transaction of a dead instance may hold up its successor.
-const TRANSACTION_TIMEOUT: (&str, &str) = ("transaction.timeout.ms", "15000");
+/// A broker that restarts within it finds the transaction as it was, and we go on with it.
+const TRANSACTION_TIMEOUT: (&str, &str) = ("transaction.timeout.ms", "60000");
 
 /// What a user says about Kafka.
 #[derive(Clone, PartialEq, Eq)]
@@ -222,6 +223,13 @@ impl Settings {
         let mut config = self.reader(role);
         // An offset that is out of range means that what was remembered is of another topic; to start anew would hide it.
         config.set("enable.partition.eof", "true").set("auto.offset.reset", "error");
+        config
+    }
+
+    /// For whoever wants to know what is not committed.
+    pub(crate) fn uncommitted(&self) -> ClientConfig {
+        let mut config = self.reader("dangling");
+        config.set("isolation.level", "read_uncommitted");
         config
     }
 

@@ -18,7 +18,13 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{Error, client::Log, error::is_denial, message::LedgerRecord, shared::Shared};
+use super::{
+    Error,
+    client::Log,
+    error::{is_connection, is_forbidden},
+    message::LedgerRecord,
+    shared::Shared,
+};
 
 /// How many records go to the cache at once.
 const BATCH_RECORDS_MAX: usize = 1000;
@@ -205,9 +211,10 @@ impl<C: LedgerCache> Tail<C> {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 Err(Error::ForeignCache { topic: self.shared.topics.ledger.clone() })
             }
-            Some(code) if is_denial(code) => {
-                Err(Error::of("read the ledger", self.consumer.context().last_reason(), error))
+            Some(code) if is_forbidden(code) => {
+                Err(Error::of("read the ledger", self.consumer.context().complaint(), error))
             }
+            Some(code) if is_connection(code) => Ok(()),
             _ => {
                 tracing::warn!(%error, "could not read the ledger for now");
                 Ok(())

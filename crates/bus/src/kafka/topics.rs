@@ -4,18 +4,28 @@
 //! other. That holds only while both topics have the same count of partitions and that count never changes, so any
 //! other count is refused rather than worked with.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
+    metadata::MetadataTopic,
 };
 
-use super::{Error, Settings, client::Log, partitioner::partition_of, settings::create};
+use super::{
+    Error, Settings,
+    client::Log,
+    error::{is_denial, is_forbidden},
+    partitioner::partition_of,
+    settings::create,
+};
 
 /// How long a broker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long one question takes before we look whether there is hope.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Dead letters are few, and read as one list.
 const DEAD_LETTER_PARTITIONS: i32 = 1;
@@ -140,11 +150,21 @@ async fn counts(settings: &Settings) -> Result<Vec<(String, i32)>, Error> {
     // A consumer, as its events can be polled: they tell why no broker answers.
     let probe: BaseConsumer<Log> = create(&settings.admin(), Log::new("admin"))?;
     blocking(move || {
-        let metadata = probe.fetch_metadata(None, ANSWER_TIMEOUT).map_err(|source| {
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let metadata = loop {
+            let asked = probe.fetch_metadata(None, PROBE_TIMEOUT);
             while probe.poll(Duration::ZERO).is_some() {}
-            Error::of("ask for the topics", probe.context().last_reason(), source)
-        })?;
-        let count = |topic: &rdkafka::metadata::MetadataTopic| {
+            let complaint = probe.context().complaint();
+            let is_final = complaint.as_ref().is_some_and(|complaint| is_denial(complaint.code));
+            match asked {
+                Ok(metadata) => break metadata,
+                Err(error) if is_final || Instant::now() >= deadline => {
+                    return Err(Error::of("ask for the topics", complaint, error));
+                }
+                Err(_) => {}
+            }
+        };
+        let count = |topic: &MetadataTopic| {
             (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
         };
         Ok(metadata.topics().iter().map(count).collect())
@@ -171,7 +191,7 @@ async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], replication: Opt
     let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT)).operation_timeout(Some(ANSWER_TIMEOUT));
     let what = "make topics";
     let made = admin.create_topics(&topics, &options).await;
-    for result in made.map_err(|source| Error::of(what, String::new(), source))? {
+    for result in made.map_err(|source| Error::of(what, None, source))? {
         match result {
             Ok(topic) => tracing::info!(topic, "made topic"),
             // Another instance was faster; it wants the same.
@@ -184,7 +204,7 @@ async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], replication: Opt
                         .into(),
                 });
             }
-            Err((topic, code)) => return Err(Error::of(what, topic, KafkaError::AdminOp(code))),
+            Err((_, code)) => return Err(Error::of(what, None, KafkaError::AdminOp(code))),
         }
     }
     Ok(())
@@ -206,7 +226,7 @@ async fn check_compaction(admin: &AdminClient<Log>, ledger: &str) -> Result<(), 
     let what = "ask how the ledger's topic is kept";
     let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT));
     let described = admin.describe_configs(&[ResourceSpecifier::Topic(ledger)], &options).await;
-    for resource in described.map_err(|source| Error::of(what, String::new(), source))? {
+    for resource in described.map_err(|source| Error::of(what, None, source))? {
         let policy = match &resource {
             Ok(resource) => resource.get("cleanup.policy").and_then(|entry| entry.value.clone()),
             // Whoever may not ask is not told; that alone is no reason not to work.
@@ -224,6 +244,22 @@ async fn check_compaction(admin: &AdminClient<Log>, ledger: &str) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Returns the first and the next offset of a partition. A partition that was just made is not known everywhere at once.
+pub(crate) fn watermarks(consumer: &BaseConsumer<Log>, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    loop {
+        let asked = consumer.fetch_watermarks(topic, partition, PROBE_TIMEOUT);
+        match asked {
+            Err(ref error) if error.rdkafka_error_code().is_some_and(is_forbidden) => return asked,
+            Err(_) if Instant::now() < deadline => {
+                // Asks for the topic's leaders.
+                let _ = consumer.fetch_metadata(Some(topic), PROBE_TIMEOUT);
+            }
+            _ => return asked,
+        }
+    }
 }
 
 /// Runs what blocks where it may.

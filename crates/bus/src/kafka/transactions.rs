@@ -12,13 +12,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Condvar, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{Consumer, ConsumerGroupMetadata},
+    consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
 };
@@ -27,7 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Destination, Error, Outgoing, Ownership, Settings,
     client::Log,
-    error::{is_denial, is_too_large},
+    dangling::{dangling, was_committed},
+    error::{is_forbidden, is_too_large},
     member::GroupConsumer,
     message::TopicName,
     ownership::NotNow,
@@ -125,6 +126,13 @@ pub(crate) struct Transactions {
     consumer: Arc<GroupConsumer>,
     jobs: mpsc::Receiver<Job>,
     producer: Option<TransactionalProducer>,
+    /// Something went wrong in a way that may have left something open.
+    is_suspect: bool,
+    /// A partition and the tag of the transaction whose outcome is not known.
+    in_doubt: Option<((TopicName, i32), String)>,
+    /// Tells the transactions of this process apart.
+    transactions: u64,
+    boot: u128,
     /// Since when no transaction succeeded although some were tried.
     failing_since: Option<Instant>,
 }
@@ -132,6 +140,8 @@ pub(crate) struct Transactions {
 /// How far the partitions of a transaction have come by it.
 #[derive(Default)]
 struct Advance {
+    /// What the transaction is called; stands beside the offsets.
+    tag: String,
     partitions: BTreeMap<(TopicName, i32), (Ownership, usize, i64)>,
 }
 
@@ -241,7 +251,19 @@ impl Transactions {
         consumer: Arc<GroupConsumer>,
         jobs: mpsc::Receiver<Job>,
     ) -> Self {
-        Self { settings, shared, consumer, jobs, producer: None, failing_since: None }
+        let boot = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        Self {
+            settings,
+            shared,
+            consumer,
+            jobs,
+            producer: None,
+            is_suspect: true,
+            in_doubt: None,
+            transactions: 0,
+            boot,
+            failing_since: None,
+        }
     }
 
     /// Commits until it is told to end, or the instance fails.
@@ -330,10 +352,12 @@ impl Transactions {
         let Some(metadata) = self.consumer.group_metadata() else {
             return Attempt::Again(KafkaError::Canceled);
         };
-        let advance = self.admit(batch);
+        let mut advance = self.admit(batch);
         if batch.is_empty() {
             return Attempt::Done;
         }
+        self.transactions += 1;
+        advance.tag = format!("{}:{}:{}", self.settings.instance, self.boot, self.transactions);
         let Some(producer) = &self.producer else { return Attempt::Again(KafkaError::Canceled) };
         let error = match self.write(producer, batch, &advance, &metadata) {
             Err(error) => error,
@@ -345,6 +369,7 @@ impl Transactions {
                 // The brokers have decided against it.
                 Err(error) if severity(&error) == Severity::Abort => error,
                 Err(error) => {
+                    self.in_doubt = advance.partitions.keys().next().cloned().map(|place| (place, advance.tag));
                     self.give_up_producer();
                     return Attempt::Doubt(error);
                 }
@@ -353,28 +378,77 @@ impl Transactions {
         let is_usable =
             severity(&error) != Severity::Fatal && self.call(|| producer.abort_transaction(CALL_TIMEOUT)).is_ok();
         self.refuse_too_large(producer, batch);
+        self.is_suspect |= !is_of_the_group(&error);
         if !is_usable {
             self.give_up_producer();
         }
         Attempt::Again(error)
     }
 
-    /// Makes a producer unless there is one.
+    /// Makes a producer unless there is one, and ends what an earlier one left open.
     fn prepare(&mut self) -> Result<(), KafkaError> {
-        if self.producer.is_some() {
-            return Ok(());
-        }
-        let made = create::<_, TransactionalProducer>(&self.settings.transactional(), Deliveries::new());
-        let producer = match made {
-            Ok(producer) => producer,
-            Err(error) => {
-                self.shared.fail(error);
-                return Err(KafkaError::Canceled);
+        let producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => {
+                let producer = self.or_fail(create(&self.settings.transactional(), Deliveries::new()))?;
+                self.is_suspect = true;
+                // Returns once the brokers take the last transaction of this name for ended.
+                self.call(|| Producer::init_transactions(&producer, CALL_TIMEOUT))?;
+                producer
             }
         };
-        self.call(|| producer.init_transactions(CALL_TIMEOUT))?;
+        let cleaned = if self.is_suspect { self.clean(&producer) } else { Ok(()) };
+        if cleaned.as_ref().is_err_and(|error| severity(error) == Severity::Fatal) {
+            return cleaned;
+        }
         self.producer = Some(producer);
+        cleaned
+    }
+
+    fn or_fail<T>(&self, made: Result<T, Error>) -> Result<T, KafkaError> {
+        made.map_err(|error| {
+            self.shared.fail(error);
+            KafkaError::Canceled
+        })
+    }
+
+    /// Ends what brokers forgot to end; see [`super::dangling`].
+    fn clean(&mut self, producer: &TransactionalProducer) -> Result<(), KafkaError> {
+        if let Some(((topic, partition), tag)) = &self.in_doubt {
+            let was_committed = was_committed(&self.consumer, (topic, *partition), tag)?;
+            self.in_doubt = None;
+            if was_committed {
+                // What is open is part of it, and the next commit ends it in the right way.
+                self.is_suspect = false;
+                return Ok(());
+            }
+        }
+        let uncommitted: BaseConsumer<Log> =
+            self.or_fail(create(&self.settings.uncommitted(), Log::new("dangling")))?;
+        let open = dangling(&self.consumer, &uncommitted, &self.shared.topics)?;
+        if !open.is_empty() {
+            tracing::info!(partitions = open.len(), "end what an aborted transaction left open");
+            self.abort_in(producer, &open)?;
+        }
+        self.is_suspect = false;
         Ok(())
+    }
+
+    /// Aborts a transaction that takes in these partitions.
+    fn abort_in(&self, producer: &TransactionalProducer, places: &[(String, i32)]) -> Result<(), KafkaError> {
+        producer.context().expect(places.len());
+        producer.begin_transaction()?;
+        let send = |(topic, partition): &(String, i32)| {
+            let record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, 0).partition(*partition);
+            producer.send(record).map_err(|(error, _)| error)
+        };
+        let sent = places.iter().try_for_each(send);
+        let taken = sent.and_then(|()| match producer.context().wait().first() {
+            Some((_, code)) => Err(KafkaError::MessageProduction(*code)),
+            None => Ok(()),
+        });
+        self.call(|| producer.abort_transaction(CALL_TIMEOUT))?;
+        taken
     }
 
     /// Calls librdkafka until it has an answer, for a bounded time: a call that ran out of time goes on where it was.
@@ -532,10 +606,10 @@ impl Transactions {
             return; // That was a record's fault, and its commit is out of the way.
         }
         let since = *self.failing_since.get_or_insert_with(Instant::now);
-        let is_refused = error.rdkafka_error_code().is_some_and(is_denial);
+        let is_refused = error.rdkafka_error_code().is_some_and(is_forbidden);
         if is_refused || since.elapsed() >= self.settings.patience {
-            let reason = self.producer.as_ref().map(|producer| producer.context().log.last_reason());
-            self.shared.fail(Error::of("commit to the ledger", reason.unwrap_or_default(), error.clone()));
+            let complaint = self.producer.as_ref().and_then(|producer| producer.context().log.complaint());
+            self.shared.fail(Error::of("commit to the ledger", complaint, error.clone()));
         } else if since.elapsed() >= CALL_TIMEOUT {
             tracing::warn!(error = %Chain(error), since_s = since.elapsed().as_secs(), "cannot commit for now");
         }
@@ -549,9 +623,25 @@ impl Advance {
         let mut offsets = TopicPartitionList::with_capacity(self.partitions.len());
         for ((topic, partition), (_, _, position)) in &self.partitions {
             offsets.add_partition_offset(topic, *partition, Offset::Offset(*position))?;
+            if let Some(mut place) = offsets.find_partition(topic, *partition) {
+                place.set_metadata(&self.tag);
+            }
         }
         Ok(offsets)
     }
+}
+
+/// Tells whether a transaction failed as the group moves on, and for nothing that has to do with what was written.
+fn is_of_the_group(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::RebalanceInProgress
+                | RDKafkaErrorCode::FencedInstanceId
+        )
+    )
 }
 
 fn severity(error: &KafkaError) -> Severity {

@@ -14,9 +14,12 @@ use dagwright_bus::kafka::{
 };
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
-    message::Headers,
+    message::{Header, Headers, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -36,7 +39,7 @@ pub(crate) struct Broker {
 /// A cache in memory that remembers everything.
 #[derive(Clone, Default)]
 pub(crate) struct Cache {
-    records: Arc<Mutex<Vec<LedgerRecord>>>,
+    pub(crate) records: Arc<Mutex<Vec<LedgerRecord>>>,
     /// What to answer when asked where to go on.
     pub(crate) from: BTreeMap<i32, i64>,
 }
@@ -72,26 +75,43 @@ impl Broker {
     pub(crate) fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("dagwright-kafka-").tempdir().expect("a temporary folder");
         let mut broker = Self { folder, address: String::new() };
-        broker.address = broker.script("start");
+        broker.address = broker.script(&["start"]);
         broker
+    }
+
+    /// A broker that also listens where one has to say who one is.
+    pub(crate) fn start_secure() -> Self {
+        let folder = tempfile::Builder::new().prefix("dagwright-kafka-").tempdir().expect("a temporary folder");
+        let mut broker = Self { folder, address: String::new() };
+        broker.address = broker.script(&["start", "--secure"]);
+        broker
+    }
+
+    /// What a secure broker says of itself; see tests/scripts/kafka.sh.
+    pub(crate) fn secured(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(self.folder.path().join("client.json")).expect("client.json");
+        let (_, rest) = text.split_once(&format!("\"{name}\": \"")).unwrap_or_else(|| panic!("no {name} in {text}"));
+        rest.split('"').next().expect("a value").to_owned()
     }
 
     /// Ends it as a crash would.
     pub(crate) fn kill(&mut self) {
-        self.script("kill");
+        self.script(&["kill"]);
     }
 
     /// Starts it again with its data.
     pub(crate) fn restart(&mut self) {
-        assert_eq!(self.script("start"), self.address);
+        assert_eq!(self.script(&["start"]), self.address);
     }
 
-    fn script(&self, verb: &str) -> String {
+    fn script(&self, arguments: &[&str]) -> String {
+        let verb = arguments[0];
         let mut command = Command::new(script());
         command.arg(verb).arg(self.folder.path());
         if verb == "start" {
             command.arg(std::process::id().to_string());
         }
+        command.args(&arguments[1..]);
         let output = command.output().expect("bash");
         let says = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "tests/scripts/kafka.sh {verb}: {says}");
@@ -151,6 +171,7 @@ impl Station {
 
 /// Settings for a prefix of its own.
 pub(crate) fn settings(address: &str, prefix: &str, instance: &str) -> Settings {
+    let _ = tracing_subscriber::fmt().with_env_filter("debug").with_ansi(false).with_writer(std::io::stderr).try_init();
     let mut settings = Settings::new(address, instance);
     settings.prefix = prefix.into();
     settings.group = prefix.into();
@@ -184,12 +205,14 @@ pub(crate) async fn owns(instance: &Instance, count: usize) {
 pub(crate) async fn work(mut requests: Requests, committer: Committer, topics: Topics) {
     let mut commits = tokio::task::JoinSet::new();
     while let Some(received) = requests.next().await {
+        R.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (commit, committer) = (decide(&received, &topics), committer.clone());
         // In their order: a commit is in the queue before the next one is made.
         let mut asked = Box::pin(async move { committer.commit(commit).await });
         let polled = std::future::poll_fn(|context| std::task::Poll::Ready(asked.as_mut().poll(context))).await;
         if polled.is_pending() {
-            commits.spawn(asked);
+            P.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            commits.spawn(async move { S.fetch_add(1, std::sync::atomic::Ordering::Relaxed); let r = asked.await; D.fetch_add(1, std::sync::atomic::Ordering::Relaxed); r });
         }
         while let Some(done) = commits.try_join_next() {
             check(done.unwrap());
@@ -199,6 +222,11 @@ pub(crate) async fn work(mut requests: Requests, committer: Committer, topics: T
         check(done.unwrap());
     }
 }
+
+pub(crate) static R: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+pub(crate) static P: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+pub(crate) static S: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+pub(crate) static D: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// Losing a partition is part of life, and what was received after an uncommitted record is then out of order.
 #[track_caller]
@@ -288,6 +316,42 @@ pub(crate) fn read(address: &str, topic: &str) -> Vec<Found> {
         }
     }
     found
+}
+
+/// Makes a topic.
+pub(crate) async fn make_topic(address: &str, topic: &str, partitions: i32, policy: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", address).create().expect("a client");
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("cleanup.policy", policy);
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let made = admin.create_topics([&new], &options).await.expect("an answer");
+    assert_eq!(made, [Ok(topic.to_owned())]);
+}
+
+/// Produces a record as others do.
+pub(crate) async fn produce(
+    address: &str,
+    topic: &str,
+    key: Option<&str>,
+    value: &str,
+    headers: &[(String, Option<Vec<u8>>)],
+) {
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", address).create().expect("a producer");
+    let headers = headers
+        .iter()
+        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_ref() }));
+    let record =
+        FutureRecord { topic, partition: None, payload: Some(value), key, timestamp: None, headers: Some(headers) };
+    producer.send(record, PATIENCE).await.expect("a broker takes it");
+}
+
+/// How far a topic has grown, all records and marks counted.
+pub(crate) fn size(address: &str, topic: &str) -> i64 {
+    static CLIENTS: Mutex<BTreeMap<String, Arc<BaseConsumer>>> = Mutex::new(BTreeMap::new());
+    let connect = || Arc::new(ClientConfig::new().set("bootstrap.servers", address).create().expect("a consumer"));
+    let client = CLIENTS.lock().unwrap().entry(address.into()).or_insert_with(connect).clone();
+    let end = |partition| client.fetch_watermarks(topic, partition, PATIENCE).map_or(0, |(_, end)| end);
+    (0..i32::from(PARTITIONS)).map(end).sum()
 }
 
 /// The values on a topic, sorted.

@@ -3,5 +3,10 @@
 //!
 //! Needs what `tests/scripts/tools.sh kafka` installs; the broker ends with this process.
 
+mod agents;
+mod failover;
 mod harness;
 mod ledger;
+mod mock;
+mod routes;
+mod topics;
