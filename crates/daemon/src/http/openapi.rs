@@ -115,10 +115,42 @@ fn schemas() -> Map<String, Value> {
     }
     let mut schemas = generator.take_definitions(true);
     schemas.append(&mut pages);
-    // They stand for themselves, with definitions of their own.
-    schemas.insert("PipelineRequest".into(), PipelineRequest::json_schema());
-    schemas.insert("Spec".into(), Spec::json_schema());
+    schemas.extend(taken_in("PipelineRequest", PipelineRequest::json_schema()));
+    schemas.extend(taken_in("Spec", Spec::json_schema()));
     schemas
+}
+
+/// Makes a schema that stands for itself one of many: its definitions stand beside it, as `Spec.Sink`.
+fn taken_in(name: &str, mut schema: Value) -> Map<String, Value> {
+    let definitions = schema.as_object_mut().and_then(|members| {
+        members.remove("$schema");
+        members.remove("$id");
+        members.remove("$defs")
+    });
+    let Some(Value::Object(definitions)) = definitions else { return Map::from_iter([(name.to_owned(), schema)]) };
+    let mut all: Map<_, _> =
+        definitions.into_iter().map(|(own, definition)| (format!("{name}.{own}"), definition)).collect();
+    all.insert(name.to_owned(), schema);
+    for schema in all.values_mut() {
+        redirect(schema, &format!("#/components/schemas/{name}."));
+    }
+    all
+}
+
+/// Lets references to definitions lead elsewhere.
+fn redirect(value: &mut Value, to: &str) {
+    match value {
+        Value::Object(members) => {
+            if let Some(Value::String(reference)) = members.get_mut("$ref")
+                && let Some(own) = reference.strip_prefix("#/$defs/")
+            {
+                *reference = format!("{to}{own}");
+            }
+            members.values_mut().for_each(|member| redirect(member, to));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| redirect(item, to)),
+        _ => {}
+    }
 }
 
 fn named<T: JsonSchema>(generator: &mut SchemaGenerator) {

@@ -229,10 +229,14 @@ impl World {
     }
 
     async fn until(&self, request: &str, wanted: RequestState) {
-        let id = RequestId(request.into());
+        let (id, mut news) = (RequestId(request.into()), self.state.news.clone());
         let wait = async {
-            while self.store.request(&id).expect("reads").map(|summary| summary.state) != Some(wanted) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+            loop {
+                news.borrow_and_update();
+                if self.store.request(&id).expect("reads").map(|summary| summary.state) == Some(wanted) {
+                    return;
+                }
+                news.changed().await.expect("a store that tells");
             }
         };
         tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it comes about within a minute");

@@ -70,10 +70,7 @@ fn every_answer_that_is_an_error_has_problem_details() {
 fn every_reference_leads_somewhere() {
     let document = openapi::document();
     walk(&document, &mut |value| {
-        // Specs and requests hold references within themselves.
-        let Some(reference) = value["$ref"].as_str().filter(|reference| reference.starts_with("#/components")) else {
-            return;
-        };
+        let Some(reference) = value["$ref"].as_str() else { return };
         assert!(document.pointer(&reference[1..]).is_some(), "{reference}");
     });
     assert_eq!(document["openapi"], "3.1.0");
