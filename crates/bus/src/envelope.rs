@@ -16,5 +16,6 @@ pub fn to_record(message: &Envelope) -> Record {
 /// # Errors
 /// [`Error::Unreadable`] when the bytes are no message; whoever sent them is not to be trusted.
 pub fn from_record(record: &Record) -> Result<Envelope, Error> {
-    envelope::decode(&record.payload).map_err(|source| Error::Unreadable { topic: Topic::Agents, source })
+    envelope::decode(&record.payload)
+        .map_err(|source| Error::Unreadable { topic: Topic::Agents, source: Box::new(source) })
 }

@@ -68,11 +68,19 @@ pub enum Error {
         /// The topic.
         topic: Topic,
         /// Why.
-        source: dagwright_wire::Error,
+        source: Box<dagwright_wire::Error>,
     },
     /// Kafka did not take it.
     #[error(transparent)]
-    Kafka(#[from] kafka::Error),
+    Kafka(Box<kafka::Error>),
+}
+
+// === impl Error ===
+
+impl From<kafka::Error> for Error {
+    fn from(error: kafka::Error) -> Self {
+        Self::Kafka(Box::new(error))
+    }
 }
 
 // === impl Subscription ===

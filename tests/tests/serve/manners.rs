@@ -22,7 +22,7 @@ fn bodies_that_are_too_large_or_never_come_are_refused() {
     let mut slow = http::connect(daemon.address);
     let head = "POST /api/v1/requests HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/yaml\r\ncontent-length: 100\r\n\r\n";
     write!(slow, "{head}version: 1").expect("sent");
-    http::read(&mut BufReader::new(slow)).refused(408, "DW0816");
+    http::read(&mut BufReader::new(slow)).refused(408, "DW0819");
 }
 
 #[test]

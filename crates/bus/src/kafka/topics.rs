@@ -83,7 +83,7 @@ impl Topics {
         let topics = Self::named(settings);
         let known = counts(settings).await?;
         let count = |name: &str| known.iter().find(|(known, _)| known == name).map(|(_, count)| *count);
-        for topic in topics.ingress.iter().filter(|topic| count(topic).is_none()) {
+        if let Some(topic) = topics.ingress.iter().find(|topic| count(topic).is_none()) {
             return Err(Error::Unfit {
                 topic: topic.clone(),
                 problem: "does not exist".into(),

@@ -212,7 +212,12 @@ pub(crate) async fn work(mut requests: Requests, committer: Committer, topics: T
         let polled = std::future::poll_fn(|context| std::task::Poll::Ready(asked.as_mut().poll(context))).await;
         if polled.is_pending() {
             P.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            commits.spawn(async move { S.fetch_add(1, std::sync::atomic::Ordering::Relaxed); let r = asked.await; D.fetch_add(1, std::sync::atomic::Ordering::Relaxed); r });
+            commits.spawn(async move {
+                S.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let r = asked.await;
+                D.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                r
+            });
         }
         while let Some(done) = commits.try_join_next() {
             check(done.unwrap());
