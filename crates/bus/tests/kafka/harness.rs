@@ -372,7 +372,8 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        // Nobody wakes it: it looks again.
+        std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 
