@@ -100,11 +100,14 @@ mod tests {
         // Whoever takes the place away stands in line before anybody else does.
         tokio::task::yield_now().await;
         drop(a);
-        let waiting = std::pin::pin!(places.take());
-        tokio::select! {
-            biased;
-            _ = waiting => panic!("one of the two places is gone"),
-            () = tokio::task::yield_now() => {}
+        {
+            // In a scope of its own: who waits holds on to their turn.
+            let waiting = std::pin::pin!(places.take());
+            tokio::select! {
+                biased;
+                _ = waiting => panic!("one of the two places is gone"),
+                () = tokio::task::yield_now() => {}
+            }
         }
         drop(b);
         let c = places.take().await;
