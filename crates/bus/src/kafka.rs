@@ -51,4 +51,4 @@ pub use settings::Settings;
 pub use stats::{Count, Flag, Stats};
 pub use tail::LedgerCache;
 pub use topics::Topics;
-pub use transactions::{Commit, CommitError, Committer};
+pub use transactions::{Commit, CommitError, Committer, Outcome};

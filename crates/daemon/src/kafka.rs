@@ -145,9 +145,13 @@ async fn take(mut requests: Requests, mut desk: Desk, committer: Committer, serv
                 let Some(received) = received else { return Ok(()) };
                 let decision = desk.decide(received).await?;
                 let id = decision.accepted.as_ref().map(|record| record.request.clone());
-                let committer = committer.clone();
+                // In the order in which they came; what becomes of them is heard later.
+                let submitted = committer.submit(decision.commit).await;
                 committing.push_back(Box::pin(async move {
-                    let committed = committer.commit(decision.commit).await;
+                    let committed = match submitted {
+                        Ok(outcome) => outcome.visible().await,
+                        Err(error) => Err(error),
+                    };
                     Outcome { committed, accepted: decision.accepted, id }
                 }));
             }

@@ -90,6 +90,10 @@ pub enum CommitError {
 #[derive(Clone)]
 pub struct Committer(mpsc::Sender<Job>);
 
+/// What becomes of a submitted commit.
+#[must_use = "whoever does not look may act for a partition that was lost"]
+pub struct Outcome(oneshot::Receiver<Result<(), CommitError>>);
+
 /// What the thread is asked for.
 pub(crate) enum Job {
     Commit(Commit, oneshot::Sender<Result<(), CommitError>>),
@@ -183,9 +187,21 @@ impl Committer {
     /// # Cancel safety
     /// Not cancel safe: the commit may be made although nobody waits for its outcome.
     pub async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
+        self.submit(commit).await?.visible().await
+    }
+
+    /// Puts a commit after those that were submitted before; waits while too many are. Whoever does not wait for one
+    /// outcome before the next commit of the same partition has to submit them in order.
+    ///
+    /// # Errors
+    /// [`CommitError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the commit is not made.
+    pub async fn submit(&self, commit: Commit) -> Result<Outcome, CommitError> {
         let (reply, outcome) = oneshot::channel();
         self.0.send(Job::Commit(commit, reply)).await.map_err(|_| CommitError::Closed)?;
-        outcome.await.unwrap_or(Err(CommitError::Closed))
+        Ok(Outcome(outcome))
     }
 
     pub(crate) async fn end(&self) {
@@ -195,6 +211,18 @@ impl Committer {
 
     pub(crate) fn try_end(&self) {
         let _ = self.0.try_send(Job::End);
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// Returns when the commit is visible.
+    ///
+    /// # Errors
+    /// See [`Committer::commit`].
+    pub async fn visible(self) -> Result<(), CommitError> {
+        self.0.await.unwrap_or(Err(CommitError::Closed))
     }
 }
 

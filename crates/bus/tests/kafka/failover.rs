@@ -187,22 +187,7 @@ async fn whoever_is_behind_is_paused_and_stays_in_the_group() {
     owns(&helper.instance, 2).await;
     owns(&slow, 2).await;
     let worker = tokio::spawn(work(requests, slow.committer(), topics.clone()));
-    let mut n = 0;
-    until("every record is in the cache", || {
-        n += 1;
-        if n % 100 == 0 {
-            eprintln!(
-                "DBG cache {} slow {:?} owned {:?} helper {:?} owned {:?} worker done {}",
-                cache.len(),
-                stats,
-                slow.owned().borrow(),
-                helper.stats,
-                helper.instance.owned().borrow(),
-                worker.is_finished()
-            );
-        }
-        cache.len() == submitted.len()
-    });
+    until("every record is in the cache", || cache.len() == submitted.len());
     assert!(!stats.paused.get());
     assert_once(&broker.address, &topics, &submitted);
     helper.close().await;

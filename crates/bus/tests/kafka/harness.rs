@@ -171,7 +171,6 @@ impl Station {
 
 /// Settings for a prefix of its own.
 pub(crate) fn settings(address: &str, prefix: &str, instance: &str) -> Settings {
-    let _ = tracing_subscriber::fmt().with_env_filter("debug").with_ansi(false).with_writer(std::io::stderr).try_init();
     let mut settings = Settings::new(address, instance);
     settings.prefix = prefix.into();
     settings.group = prefix.into();
@@ -205,19 +204,9 @@ pub(crate) async fn owns(instance: &Instance, count: usize) {
 pub(crate) async fn work(mut requests: Requests, committer: Committer, topics: Topics) {
     let mut commits = tokio::task::JoinSet::new();
     while let Some(received) = requests.next().await {
-        R.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let (commit, committer) = (decide(&received, &topics), committer.clone());
-        // In their order: a commit is in the queue before the next one is made.
-        let mut asked = Box::pin(async move { committer.commit(commit).await });
-        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(asked.as_mut().poll(context))).await;
-        if polled.is_pending() {
-            P.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            commits.spawn(async move {
-                S.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                let r = asked.await;
-                D.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                r
-            });
+        match committer.submit(decide(&received, &topics)).await {
+            Ok(outcome) => drop(commits.spawn(outcome.visible())),
+            Err(error) => check(Err(error)),
         }
         while let Some(done) = commits.try_join_next() {
             check(done.unwrap());
@@ -227,11 +216,6 @@ pub(crate) async fn work(mut requests: Requests, committer: Committer, topics: T
         check(done.unwrap());
     }
 }
-
-pub(crate) static R: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-pub(crate) static P: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-pub(crate) static S: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-pub(crate) static D: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// Losing a partition is part of life, and what was received after an uncommitted record is then out of order.
 #[track_caller]
