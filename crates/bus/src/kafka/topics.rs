@@ -27,6 +27,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long one question takes before we look whether there is hope.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long to look for what librdkafka says of the connection.
+const EVENTS_TIMEOUT: Duration = Duration::from_millis(50);
+
 /// Dead letters are few, and read as one list.
 const DEAD_LETTER_PARTITIONS: i32 = 1;
 
@@ -153,7 +156,7 @@ async fn counts(settings: &Settings) -> Result<Vec<(String, i32)>, Error> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let metadata = loop {
             let asked = probe.fetch_metadata(None, PROBE_TIMEOUT);
-            while probe.poll(Duration::ZERO).is_some() {}
+            while probe.poll(EVENTS_TIMEOUT).is_some() {}
             let complaint = probe.context().complaint();
             let is_final = complaint.as_ref().is_some_and(|complaint| is_denial(complaint.code));
             match asked {
