@@ -89,7 +89,7 @@ impl Settings {
         if let Some(endpoint) = &self.endpoint {
             let exporter = SpanExporter::builder()
                 .with_http()
-                .with_http_client(Client::new()?)
+                .with_http_client(Client::new(endpoint)?)
                 .with_endpoint(signal(endpoint, "traces"))
                 .build()
                 .map_err(|source| Error::Exporter { endpoint: endpoint.clone(), source })?;
@@ -108,7 +108,7 @@ impl Settings {
         let Some(endpoint) = &self.endpoint else { return Ok(None) };
         let exporter = MetricExporter::builder()
             .with_http()
-            .with_http_client(Client::new()?)
+            .with_http_client(Client::new(endpoint)?)
             .with_endpoint(signal(endpoint, "metrics"))
             .build()
             .map_err(|source| Error::Exporter { endpoint: endpoint.clone(), source })?;
@@ -156,10 +156,12 @@ fn signal(endpoint: &str, signal: &str) -> String {
 // === impl Client ===
 
 impl Client {
-    fn new() -> Result<Self, Error> {
+    fn new(endpoint: &str) -> Result<Self, Error> {
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(|error| Error::Client(error.into()))?;
         let http = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        // To read the system's certificates takes longer than many a task.
+        let http = http.tls_built_in_root_certs(endpoint.starts_with("https:"));
         let http = http.build().map_err(|error| Error::Client(error.into()))?;
         Ok(Self { runtime, http })
     }
