@@ -161,7 +161,7 @@ impl Client {
             Builder::new_current_thread().enable_all().build().map_err(|error| Error::Client(error.into()))?;
         let http = reqwest::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
         // To read the system's certificates takes longer than many a task.
-        let http = http.tls_built_in_root_certs(endpoint.starts_with("https:"));
+        let http = http.tls_built_in_root_certs(!endpoint.starts_with("http:"));
         let http = http.build().map_err(|error| Error::Client(error.into()))?;
         Ok(Self { runtime, http })
     }
