@@ -297,9 +297,7 @@ impl Transactions {
     /// Commits until it is told to end, or the instance fails.
     pub(crate) fn run(mut self) {
         // Ends what a former process of this name left open, before anybody waits for it.
-        if let Err(error) = self.prepare() {
-            self.note_failure(&error);
-        }
+        self.prepare_at_last();
         let mut is_last = false;
         while !is_last && !self.shared.is_over() {
             let (mut batch, ends) = self.gather();
@@ -336,8 +334,33 @@ impl Transactions {
         }
     }
 
-    /// Tries until each commit of a batch has its outcome.
+    /// Tries until each commit of a batch has its outcome, and nothing is left open.
     fn commit(&mut self, batch: &mut Vec<Pending>) {
+        self.decide(batch);
+        if self.producer.is_none() || self.is_suspect {
+            // Others wait for what is open, even if we have nothing more to commit.
+            self.prepare_at_last();
+        }
+    }
+
+    /// Tries until there is a producer and nothing is left open. Whoever is told to end leaves that to its next start.
+    fn prepare_at_last(&mut self) {
+        let mut pause = PAUSES.0;
+        while !self.shared.is_over() && !self.shared.is_draining() {
+            match self.prepare() {
+                Ok(()) => {
+                    self.failing_since = None;
+                    return;
+                }
+                Err(error) => self.note_failure(&error),
+            }
+            std::thread::sleep(pause);
+            pause = (2 * pause).min(PAUSES.1);
+        }
+    }
+
+    /// Tries until each commit of a batch has its outcome.
+    fn decide(&mut self, batch: &mut Vec<Pending>) {
         let mut pause = PAUSES.0;
         while !batch.is_empty() {
             match self.attempt(batch) {
