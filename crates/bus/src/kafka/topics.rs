@@ -30,6 +30,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to look for what librdkafka says of the connection.
 const EVENTS_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// What stands for the brokers' own choice of replicas.
+const BROKERS_DEFAULT: i32 = -1;
+
 /// Dead letters are few, and read as one list.
 const DEAD_LETTER_PARTITIONS: i32 = 1;
 
@@ -179,16 +182,13 @@ async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], replication: Opt
     if missing.is_empty() {
         return Ok(());
     }
-    let replication = TopicReplication::Fixed(replication.map_or(-1, i32::from));
+    let replication = replication.map_or(BROKERS_DEFAULT, i32::from);
     let topics: Vec<_> = missing
         .iter()
         .map(|wanted| {
             let policy = if wanted.compacted { "compact" } else { "delete" };
-            let replication = match &replication {
-                TopicReplication::Fixed(count) => TopicReplication::Fixed(*count),
-                TopicReplication::Variable(assignment) => TopicReplication::Variable(assignment),
-            };
-            NewTopic::new(wanted.name, wanted.partitions, replication).set("cleanup.policy", policy)
+            NewTopic::new(wanted.name, wanted.partitions, TopicReplication::Fixed(replication))
+                .set("cleanup.policy", policy)
         })
         .collect();
     let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT)).operation_timeout(Some(ANSWER_TIMEOUT));
