@@ -21,8 +21,10 @@
 mod acquire;
 mod agents;
 mod client;
+mod commit;
 mod dangling;
 mod dead_letters;
+mod deliveries;
 mod error;
 mod instance;
 mod member;
@@ -38,6 +40,7 @@ mod topics;
 mod transactions;
 
 pub use agents::KafkaBus;
+pub use commit::{Commit, CommitError, Committer, Outcome};
 pub use dead_letters::{DeadLetter, DeadLetters, Listing};
 pub use error::Error;
 pub use instance::{Instance, Requests};
@@ -51,4 +54,3 @@ pub use settings::Settings;
 pub use stats::{Count, Flag, Stats};
 pub use tail::LedgerCache;
 pub use topics::Topics;
-pub use transactions::{Commit, CommitError, Committer, Outcome};

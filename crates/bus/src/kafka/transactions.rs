@@ -11,23 +11,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rdkafka::{
-    ClientContext, Offset, TopicPartitionList,
-    config::RDKafkaLogLevel,
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, Producer, ThreadedProducer},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Destination, Error, Outgoing, Ownership, Settings,
+    Commit, CommitError, Destination, Error, Outgoing, Ownership, Settings,
     client::Log,
+    commit::Job,
     dangling::{dangling, was_committed},
+    deliveries::Deliveries,
     error::{is_forbidden, is_too_large},
     member::GroupConsumer,
     message::TopicName,
@@ -35,9 +36,6 @@ use super::{
     settings::create,
     shared::{Chain, Shared},
 };
-
-/// How many commits may wait for the next transaction.
-const WAITING_MAX: usize = 1024;
 
 /// How many commits share a transaction.
 const COMMITS_MAX: usize = 512;
@@ -49,76 +47,15 @@ const BYTES_MAX: usize = 4 << 20;
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the end of a transaction may be unknown before the producer is given up; longer than transactions last.
-const DOUBT_MAX: Duration = Duration::from_secs(60);
+const DOUBT_MAX: Duration = Duration::from_secs(90);
 
 /// The first pause before another attempt, and the longest; each is twice as long as the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-
-/// What becomes visible together.
-#[derive(Clone, Debug)]
-pub struct Commit {
-    /// On whose ownership it rests.
-    pub ownership: Ownership,
-    /// The offset of the received record that is done with, in the owned partition.
-    pub consumed: Option<i64>,
-    /// What is written.
-    pub records: Vec<Outgoing>,
-}
-
-/// Says why a commit did not become visible.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
-    /// The partition was lost, or has to be acquired anew as it is not known what became visible. Whoever acts for the
-    /// partition must stop.
-    #[error("the partition was lost")]
-    Lost,
-    /// The record is not the first of those that were received and not committed. Nothing was written.
-    #[error("the record is not the next to be committed")]
-    OutOfOrder {
-        /// The next one.
-        expected: Option<i64>,
-    },
-    /// A record is longer than the brokers take. Nothing was written, and nothing else was harmed.
-    #[error("a record is longer than Kafka takes")]
-    TooLarge,
-    /// The instance has ended.
-    #[error("the instance has ended")]
-    Closed,
-}
-
-/// Commits; clones share the transactions.
-#[derive(Clone)]
-pub struct Committer(mpsc::Sender<Job>);
-
-/// What becomes of a submitted commit.
-#[must_use = "whoever does not look may act for a partition that was lost"]
-pub struct Outcome(oneshot::Receiver<Result<(), CommitError>>);
-
-/// What the thread is asked for.
-pub(crate) enum Job {
-    Commit(Commit, oneshot::Sender<Result<(), CommitError>>),
-    /// Finish what was asked for before, then end.
-    End,
-}
 
 /// A commit whose outcome somebody waits for.
 struct Pending {
     commit: Commit,
     reply: oneshot::Sender<Result<(), CommitError>>,
-}
-
-/// Hears what became of each record.
-struct Deliveries {
-    log: Log,
-    state: Mutex<Delivered>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Delivered {
-    outstanding: usize,
-    /// Which commit's record failed, and how.
-    failures: Vec<(usize, RDKafkaErrorCode)>,
 }
 
 type TransactionalProducer = ThreadedProducer<Deliveries>;
@@ -168,106 +105,6 @@ enum Severity {
     Abort,
     /// The producer is of no use any more.
     Fatal,
-}
-
-// === impl Committer ===
-
-impl Committer {
-    /// Makes the thread's queue.
-    pub(crate) fn channel() -> (Self, mpsc::Receiver<Job>) {
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        (Self(sender), receiver)
-    }
-
-    /// Makes everything in a commit visible at once; returns when it is.
-    ///
-    /// # Errors
-    /// [`CommitError`]; only after [`CommitError::Lost`] it may have become visible all the same.
-    ///
-    /// # Cancel safety
-    /// Not cancel safe: the commit may be made although nobody waits for its outcome.
-    pub async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
-        self.submit(commit).await?.visible().await
-    }
-
-    /// Puts a commit after those that were submitted before; waits while too many are. Whoever does not wait for one
-    /// outcome before the next commit of the same partition has to submit them in order.
-    ///
-    /// # Errors
-    /// [`CommitError::Closed`].
-    ///
-    /// # Cancel safety
-    /// Cancel safe: the commit is not made.
-    pub async fn submit(&self, commit: Commit) -> Result<Outcome, CommitError> {
-        let (reply, outcome) = oneshot::channel();
-        self.0.send(Job::Commit(commit, reply)).await.map_err(|_| CommitError::Closed)?;
-        Ok(Outcome(outcome))
-    }
-
-    pub(crate) async fn end(&self) {
-        // When it has ended already, there is nobody to tell.
-        let _ = self.0.send(Job::End).await;
-    }
-
-    pub(crate) fn try_end(&self) {
-        let _ = self.0.try_send(Job::End);
-    }
-}
-
-// === impl Outcome ===
-
-impl Outcome {
-    /// Returns when the commit is visible.
-    ///
-    /// # Errors
-    /// See [`Committer::commit`].
-    pub async fn visible(self) -> Result<(), CommitError> {
-        self.0.await.unwrap_or(Err(CommitError::Closed))
-    }
-}
-
-// === impl Deliveries ===
-
-impl Deliveries {
-    fn new() -> Self {
-        Self { log: Log::new("ledger"), state: Mutex::default(), changed: Condvar::new() }
-    }
-
-    fn expect(&self, records: usize) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = Delivered { outstanding: records, failures: Vec::new() };
-    }
-
-    /// Waits until every record was taken, or one was not; returns those that were not.
-    fn wait(&self) -> Vec<(usize, RDKafkaErrorCode)> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // librdkafka gives each record a bounded time.
-        let waits = |state: &mut Delivered| state.outstanding > 0 && state.failures.is_empty();
-        self.changed.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner).failures.clone()
-    }
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.log.error(error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, commit: usize) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.outstanding = state.outstanding.saturating_sub(1);
-        if let Err((error, _)) = result {
-            state.failures.push((commit, error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)));
-        }
-        self.changed.notify_all();
-    }
 }
 
 // === impl Transactions ===
@@ -605,8 +442,7 @@ impl Transactions {
                 }
                 Err((error, _)) => {
                     if let Some(code) = error.rdkafka_error_code() {
-                        let mut state = producer.context().state.lock().unwrap_or_else(PoisonError::into_inner);
-                        state.failures.push((index, code));
+                        producer.context().fail(index, code);
                     }
                     return Err(error);
                 }
@@ -632,7 +468,7 @@ impl Transactions {
 
     /// Answers the commits with a record that the brokers do not take, so that the others need not suffer.
     fn refuse_too_large(&self, producer: &TransactionalProducer, batch: &mut Vec<Pending>) {
-        let failures = producer.context().state.lock().unwrap_or_else(PoisonError::into_inner).failures.clone();
+        let failures = producer.context().failures();
         let at_fault: BTreeSet<_> =
             failures.iter().filter(|(_, code)| is_too_large(*code)).map(|(index, _)| *index).collect();
         let mut others = Vec::with_capacity(batch.len());
@@ -659,7 +495,7 @@ impl Transactions {
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         let is_refused = error.rdkafka_error_code().is_some_and(is_forbidden);
         if is_refused || since.elapsed() >= self.settings.patience {
-            let complaint = self.producer.as_ref().and_then(|producer| producer.context().log.complaint());
+            let complaint = self.producer.as_ref().and_then(|producer| producer.context().complaint());
             self.shared.fail(Error::of("commit to the ledger", complaint, error.clone()));
         } else if since.elapsed() >= CALL_TIMEOUT {
             tracing::warn!(error = %Chain(error), since_s = since.elapsed().as_secs(), "cannot commit for now");

@@ -1,0 +1,88 @@
+//! What became of each record of a transaction.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{DeliveryResult, ProducerContext},
+};
+
+use super::client::{Complaint, Log};
+
+/// Hears what became of each record.
+pub(crate) struct Deliveries {
+    log: Log,
+    state: Mutex<Delivered>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Delivered {
+    outstanding: usize,
+    /// Which commit's record failed, and how.
+    failures: Vec<(usize, RDKafkaErrorCode)>,
+}
+
+// === impl Deliveries ===
+
+impl Deliveries {
+    pub(crate) fn new() -> Self {
+        Self { log: Log::new("ledger"), state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Begins to count so many records of a transaction.
+    pub(crate) fn expect(&self, records: usize) {
+        *self.lock() = Delivered { outstanding: records, failures: Vec::new() };
+    }
+
+    /// Notes that a record could not even be handed over.
+    pub(crate) fn fail(&self, commit: usize, code: RDKafkaErrorCode) {
+        self.lock().failures.push((commit, code));
+    }
+
+    /// Returns which commits' records failed so far, and how.
+    pub(crate) fn failures(&self) -> Vec<(usize, RDKafkaErrorCode)> {
+        self.lock().failures.clone()
+    }
+
+    /// Returns what librdkafka said last against the producer, if it said anything.
+    pub(crate) fn complaint(&self) -> Option<Complaint> {
+        self.log.complaint()
+    }
+
+    /// Waits until every record was taken, or one was not; returns those that were not.
+    pub(crate) fn wait(&self) -> Vec<(usize, RDKafkaErrorCode)> {
+        // librdkafka gives each record a bounded time.
+        let waits = |state: &mut Delivered| state.outstanding > 0 && state.failures.is_empty();
+        self.changed.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner).failures.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Delivered> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.log.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.log.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, commit: usize) {
+        let mut state = self.lock();
+        state.outstanding = state.outstanding.saturating_sub(1);
+        if let Err((error, _)) = result {
+            state.failures.push((commit, error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)));
+        }
+        self.changed.notify_all();
+    }
+}
