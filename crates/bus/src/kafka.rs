@@ -31,6 +31,7 @@ mod member;
 mod message;
 mod ownership;
 mod partitioner;
+mod place;
 mod producer;
 mod settings;
 mod shared;
@@ -41,14 +42,16 @@ mod transactions;
 
 pub use agents::KafkaBus;
 pub use commit::{Commit, CommitError, Committer, Outcome};
-pub use dead_letters::{DeadLetter, DeadLetters, Listing};
+pub use dead_letters::{Address, DeadLetter, DeadLetters, Head, Listing, Replayed, Selection};
 pub use error::Error;
 pub use instance::{Instance, Requests};
 pub use message::{
-    ATTEMPTS, Destination, ERROR, ERROR_CODE, FORWARDED_FROM, HeaderList, LedgerRecord, Outgoing, Received,
+    ATTEMPTS, Destination, ERROR, ERROR_CODE, FORWARDED_FROM, HeaderList, LedgerRecord, ORIGIN, Outgoing, REPLAY_OF,
+    Received,
 };
 pub use ownership::{Owned, Ownership};
 pub use partitioner::partition_of;
+pub use place::Place;
 pub use producer::Producer;
 pub use settings::Settings;
 pub use stats::{Count, Flag, Stats};

@@ -11,6 +11,7 @@ pub(crate) mod cancel;
 pub(crate) mod compile;
 pub(crate) mod config;
 pub(crate) mod diff;
+pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod plan;
@@ -91,6 +92,9 @@ pub(crate) enum Command {
     /// Check configuration, worker program, store, connections and service; say what is wrong and how to mend it
     #[command(after_help = "Example:\n  dagwright doctor --url http://127.0.0.1:8642")]
     Doctor(doctor::Doctor),
+    /// Look at what Kafka ingress could not take on, and send it again
+    #[command(after_help = "Example:\n  dagwright dlq list --config dagwright.toml")]
+    Dlq(dlq::Dlq),
     /// Look at the configuration
     #[command(after_help = "Example:\n  dagwright config show --config dagwright.toml")]
     Config(config::Config),

@@ -214,9 +214,13 @@ impl Desk {
             Ok(read) => read,
             Err(error) => return Ok(buried(error.code(), &error.to_string())),
         };
-        let place = || EventIdentity {
-            source: format!("/kafka/{}", received.ownership.topic()),
-            id: format!("{}/{}", received.ownership.partition(), received.offset),
+        // Without a name it is the record that it is, or that it was first: to replay it twice is to send one request.
+        let place = || {
+            let place = received.replay_of().unwrap_or_else(|| received.place());
+            EventIdentity {
+                source: format!("/kafka/{}", place.topic),
+                id: format!("{}/{}", place.partition, place.offset),
+            }
         };
         let identity = read.identity.unwrap_or_else(place);
         let requester = self.requester(&received);
@@ -305,7 +309,8 @@ pub(crate) fn handed_on(accepted: &Accepted, asked: &Request, requester: Option<
     record
 }
 
-fn settings(config: &Config) -> Settings {
+/// Returns what the bus is told of the settings.
+pub(crate) fn settings(config: &Config) -> Settings {
     let kafka = &config.kafka;
     let mut settings = Settings::new(&kafka.brokers, instance_name(&kafka.instance));
     settings.prefix.clone_from(&kafka.prefix);

@@ -33,7 +33,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     cli::{
-        Arguments, Command, approve, cancel, compile, diff, doctor, explain, plan, run, schema, status, submit,
+        Arguments, Command, approve, cancel, compile, diff, dlq, doctor, explain, plan, run, schema, status, submit,
         validate, watch,
     },
     exit::Exit,
@@ -68,6 +68,7 @@ async fn execute(arguments: &Arguments, output: Output) -> anyhow::Result<Exit> 
         Command::Cancel(arguments) => cancel::execute(arguments, output).await,
         Command::Approve(arguments) => approve::execute(arguments, output).await,
         Command::Doctor(arguments) => doctor::execute(arguments, common, output).await,
+        Command::Dlq(arguments) => dlq::execute(arguments, common, output).await,
         Command::Validate(arguments) => validate::execute(arguments, output),
         Command::Schema => schema::execute(output),
     }

@@ -3,14 +3,19 @@
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
 
-use crate::render::{BAD, WARN, styled};
+use crate::render::{BAD, WARN, is_hidden, styled};
 
 /// Writes answers to standard output and remarks to standard error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     json: bool,
 }
+
+/// Writes JSON of one line, with escapes for what could repaint the terminal of somebody who looks at it. Other readers
+/// find the same values.
+struct Visible;
 
 // === impl Output ===
 
@@ -37,7 +42,7 @@ impl Output {
             return Ok(());
         }
         let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, value)?;
+        value.serialize(&mut Serializer::with_formatter(&mut out, Visible))?;
         out.write_all(b"\n")?;
         out.flush()
     }
@@ -65,5 +70,39 @@ impl Output {
     /// Tells whether a person watches: then progress may move.
     pub(crate) fn is_watched(self) -> bool {
         !self.json && io::stderr().is_terminal()
+    }
+}
+
+// === impl Visible ===
+
+impl Formatter for Visible {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, hidden)) = rest.char_indices().find(|(_, character)| is_hidden(*character)) {
+            writer.write_all(&rest.as_bytes()[..at])?;
+            for unit in hidden.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = &rest[at + hidden.len_utf8()..];
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+    use serde_json::ser::Serializer;
+
+    use super::Visible;
+
+    #[test]
+    fn json_says_the_same_and_paints_nothing() {
+        let value = serde_json::json!({ "a\u{9b}b": ["\u{1b}[2J", "\u{202e}é\u{e0041}\u{7f}", "\"\n"] });
+        let mut out = Vec::new();
+        value.serialize(&mut Serializer::with_formatter(&mut out, Visible)).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.contains(super::is_hidden) && text.contains('é'), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

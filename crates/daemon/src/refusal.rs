@@ -58,7 +58,7 @@ pub(crate) fn problem(error: &anyhow::Error) -> Problem {
     let (code, hint) = if let Some(error) = store_error(error) {
         (error.code(), error.hint())
     } else if let Some(error) = error.chain().find_map(|cause| cause.downcast_ref::<dagwright_bus::kafka::Error>()) {
-        (error.code(), "docs/errors has a page for the code")
+        (error.code(), error.remedy())
     } else if error.is::<config::Error>() {
         (Code::ConfigInvalid, "config/default.toml lists every setting")
     } else if error.is::<auth::Unusable>() {

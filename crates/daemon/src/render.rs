@@ -4,6 +4,7 @@
 //! control characters made visible, so that no name can repaint a terminal.
 
 pub(crate) mod conflicts;
+pub(crate) mod dead_letter;
 pub(crate) mod event;
 pub(crate) mod facts;
 pub(crate) mod number;
@@ -43,7 +44,7 @@ pub(crate) fn safe(text: &str) -> String {
             safe.push('…');
             break;
         }
-        if character.is_control() || is_direction_override(character) {
+        if is_hidden(character) {
             safe.extend(character.escape_default());
         } else {
             safe.push(character);
@@ -52,9 +53,14 @@ pub(crate) fn safe(text: &str) -> String {
     safe
 }
 
-/// Unicode's bidirectional controls, which can make text read differently from what it is.
-fn is_direction_override(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Tells whether a character does something to a terminal instead of being seen: controls, and Unicode's controls of
+/// direction and lines, which can make text read differently from what it is.
+pub(crate) fn is_hidden(character: char) -> bool {
+    let is_format = matches!(
+        character,
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+    );
+    character.is_control() || is_format
 }
 
 /// A table without lines: columns as wide as their widest cell, two spaces apart.

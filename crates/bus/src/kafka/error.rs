@@ -3,7 +3,7 @@
 use dagwright_model::code::Code;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::client::Complaint;
+use super::{Place, client::Complaint};
 
 /// Says why Kafka could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,16 @@ pub enum Error {
         /// The offset.
         offset: i64,
     },
+    /// A dead letter does not say where it came from, or came from where requests are not taken from.
+    #[error("dead letter {partition}/{offset} {}", not_from_here(origin.as_ref()))]
+    Homeless {
+        /// The partition.
+        partition: i32,
+        /// The offset.
+        offset: i64,
+        /// Which record it says to have been.
+        origin: Option<Place>,
+    },
     /// The local cache remembers places that the ledger does not have.
     #[error("the local cache does not fit topic \"{topic}\": it remembers what the topic does not hold")]
     ForeignCache {
@@ -97,12 +107,29 @@ impl Error {
             Self::Settings { .. } => Code::ConfigInvalid,
             Self::Unreachable { .. } => Code::BusUnreachable,
             Self::Denied { .. } => Code::BusDenied,
-            Self::Unfit { .. } => Code::BusUnfit,
+            Self::Unfit { .. } | Self::Homeless { .. } => Code::BusUnfit,
             Self::TooLarge { .. } => Code::RequestTooLarge,
             Self::NoDeadLetter { .. } => Code::DeadLetterUnknown,
             Self::ForeignCache { .. } => Code::CacheForeign,
             Self::Cache { .. } => Code::StoreUnusable,
             Self::Client { .. } | Self::Thread(_) => Code::Internal,
+        }
+    }
+
+    /// Returns what to do about it, in a sentence.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Settings { .. } => "config/default.toml says what each setting of [kafka] means",
+            Self::Unreachable { .. } => "check `kafka.brokers`; `dagwright doctor` says which broker does not answer",
+            Self::Denied { .. } => "check `kafka.properties` and the user's rights; docs/errors/DW0817.md lists them",
+            Self::Unfit { .. } => "change the topic or the setting as the message says",
+            Self::TooLarge { .. } => "raise the topic's `max.message.bytes` and `kafka.properties.message.max.bytes`",
+            Self::NoDeadLetter { .. } => "`dagwright dlq list` shows those that are there",
+            Self::Homeless { .. } => "add the topic to `kafka.ingress`, or send what `dagwright dlq show --raw` writes",
+            Self::ForeignCache { .. } => "remove the folder `store.path`; it is made anew from the topic",
+            Self::Cache { .. } => "check the folder `store.path` and the disk",
+            Self::Client { .. } | Self::Thread(_) => "report this, with the log of --verbose",
         }
     }
 
@@ -116,6 +143,7 @@ impl Error {
             | Self::Unfit { .. }
             | Self::TooLarge { .. }
             | Self::NoDeadLetter { .. }
+            | Self::Homeless { .. }
             | Self::ForeignCache { .. }
             | Self::Cache { .. }
             | Self::Client { .. }
@@ -173,6 +201,13 @@ pub(crate) fn is_too_large(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::InvalidMessageSize
             | RDKafkaErrorCode::InvalidRecord
     )
+}
+
+fn not_from_here(origin: Option<&Place>) -> String {
+    match origin {
+        Some(Place { topic, .. }) => format!("came from topic {topic:?}, from which requests are not taken"),
+        None => "does not say which topic it came from".into(),
+    }
 }
 
 fn hint(reason: &str) -> String {

@@ -13,7 +13,7 @@ use rdkafka::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Topics, ownership::Ownership};
+use super::{Place, Topics, ownership::Ownership};
 
 /// Says where a forwarded request came from, as `topic/partition/offset`.
 pub const FORWARDED_FROM: &str = "dagwright-forwarded-from";
@@ -26,6 +26,12 @@ pub const ERROR: &str = "dagwright-error";
 
 /// Says how often a dead letter was tried.
 pub const ATTEMPTS: &str = "dagwright-attempts";
+
+/// Says which record a dead letter was, as `topic/partition/offset`.
+pub const ORIGIN: &str = "dagwright-origin";
+
+/// Says which record a replayed dead letter was first, as `topic/partition/offset`; it stays however often it is replayed.
+pub const REPLAY_OF: &str = "dagwright-replay-of";
 
 /// A record's headers: names and values, in order.
 pub type HeaderList = Vec<(String, Option<Vec<u8>>)>;
@@ -123,12 +129,24 @@ impl Received {
         attempts_in(&self.headers).unwrap_or(1)
     }
 
+    /// Returns where it is.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        let ownership = &self.ownership;
+        Place { topic: ownership.topic().into(), partition: ownership.partition(), offset: self.offset }
+    }
+
+    /// Returns which record it was first, when it is a replayed dead letter and says so.
+    #[must_use]
+    pub fn replay_of(&self) -> Option<Place> {
+        place_in(&self.headers, REPLAY_OF)
+    }
+
     /// Returns what to write to send it where its pipeline is at home.
     #[must_use]
     pub fn forward(&self, pipeline: &str) -> Outgoing {
-        let place = format!("{}/{}/{}", self.ownership.topic(), self.ownership.partition(), self.offset);
         let mut headers = self.headers.clone();
-        headers.push((FORWARDED_FROM.into(), Some(place.into_bytes())));
+        headers.push((FORWARDED_FROM.into(), Some(self.place().to_string().into_bytes())));
         Outgoing { to: Destination::Requests, key: Some(pipeline.into()), value: self.value.clone(), headers }
     }
 
@@ -139,6 +157,7 @@ impl Received {
         headers.push((ERROR_CODE.into(), Some(code.to_string().into_bytes())));
         headers.push((ERROR.into(), Some(error.into())));
         headers.push((ATTEMPTS.into(), Some(self.attempt().to_string().into_bytes())));
+        headers.push((ORIGIN.into(), Some(self.place().to_string().into_bytes())));
         Outgoing { to: Destination::DeadLetters, key: self.key.clone(), value: self.value.clone(), headers }
     }
 }
@@ -179,11 +198,7 @@ impl Outgoing {
     }
 
     pub(crate) fn native_headers(&self) -> Option<OwnedHeaders> {
-        let add = |headers: OwnedHeaders, (name, value): &(String, Option<Vec<u8>>)| {
-            headers.insert(Header { key: name, value: value.as_ref() })
-        };
-        (!self.headers.is_empty())
-            .then(|| self.headers.iter().fold(OwnedHeaders::new_with_capacity(self.headers.len()), add))
+        native(&self.headers)
     }
 }
 
@@ -233,15 +248,29 @@ impl fmt::Debug for LedgerRecord {
     }
 }
 
+/// Returns headers as librdkafka takes them.
+pub(crate) fn native(headers: &[(String, Option<Vec<u8>>)]) -> Option<OwnedHeaders> {
+    let add = |into: OwnedHeaders, (name, value): &(String, Option<Vec<u8>>)| {
+        into.insert(Header { key: name, value: value.as_ref() })
+    };
+    (!headers.is_empty()).then(|| headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), add))
+}
+
 /// Returns the headers without what an earlier death left in them.
 pub(crate) fn without_verdict(headers: &[(String, Option<Vec<u8>>)]) -> HeaderList {
-    let is_verdict = |name: &str| [ERROR_CODE, ERROR, ATTEMPTS].contains(&name);
+    let is_verdict = |name: &str| [ERROR_CODE, ERROR, ATTEMPTS, ORIGIN].contains(&name);
     headers.iter().filter(|(name, _)| !is_verdict(name)).cloned().collect()
 }
 
 /// Returns how often headers say that a record was tried.
 pub(crate) fn attempts_in(headers: &[(String, Option<Vec<u8>>)]) -> Option<u32> {
     let (_, value) = headers.iter().rev().find(|(name, _)| name == ATTEMPTS)?;
+    std::str::from_utf8(value.as_deref()?).ok()?.parse().ok()
+}
+
+/// Returns the place that a header names.
+pub(crate) fn place_in(headers: &[(String, Option<Vec<u8>>)], name: &str) -> Option<Place> {
+    let (_, value) = headers.iter().rev().find(|(known, _)| known == name)?;
     std::str::from_utf8(value.as_deref()?).ok()?.parse().ok()
 }
 

@@ -58,7 +58,8 @@ impl Producer {
         self.produce_to(record.to.topic(&self.topics), record.key.as_deref(), record.value.as_deref(), headers).await
     }
 
-    async fn produce_to(
+    /// Writes a record to a topic that need not be ours; see [`Self::produce`].
+    pub(crate) async fn produce_to(
         &self,
         topic: &str,
         key: Option<&[u8]>,

@@ -10,7 +10,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    metadata::MetadataTopic,
+    metadata::{Metadata, MetadataTopic},
 };
 
 use super::{
@@ -156,26 +156,35 @@ async fn counts(settings: &Settings) -> Result<Vec<(String, i32)>, Error> {
     // A consumer, as its events can be polled: they tell why no broker answers.
     let probe: BaseConsumer<Log> = create(&settings.admin(), Log::new("admin"))?;
     blocking(move || {
-        let deadline = Instant::now() + ANSWER_TIMEOUT;
-        let metadata = loop {
-            let asked = probe.fetch_metadata(None, PROBE_TIMEOUT);
-            while probe.poll(EVENTS_TIMEOUT).is_some() {}
-            let complaint = probe.context().complaint();
-            let is_final = complaint.as_ref().is_some_and(|complaint| is_denial(complaint.code));
-            match asked {
-                Ok(metadata) => break metadata,
-                Err(error) if is_final || Instant::now() >= deadline => {
-                    return Err(Error::of("ask for the topics", complaint, error));
-                }
-                Err(_) => {}
-            }
-        };
+        let metadata = metadata(&probe, None, "ask for the topics", ANSWER_TIMEOUT)?;
         let count = |topic: &MetadataTopic| {
             (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
         };
         Ok(metadata.topics().iter().map(count).collect())
     })
     .await
+}
+
+/// Asks for one topic or all of them until there is an answer or no hope. Polls the client, which must not have been
+/// assigned anything yet.
+pub(crate) fn metadata(
+    probe: &BaseConsumer<Log>,
+    topic: Option<&str>,
+    what: &'static str,
+    within: Duration,
+) -> Result<Metadata, Error> {
+    let deadline = Instant::now() + within;
+    loop {
+        let asked = probe.fetch_metadata(topic, PROBE_TIMEOUT);
+        while probe.poll(EVENTS_TIMEOUT).is_some() {}
+        let complaint = probe.context().complaint();
+        let is_final = complaint.as_ref().is_some_and(|complaint| is_denial(complaint.code));
+        match asked {
+            Ok(metadata) => return Ok(metadata),
+            Err(error) if is_final || Instant::now() >= deadline => return Err(Error::of(what, complaint, error)),
+            Err(_) => {}
+        }
+    }
 }
 
 async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], replication: Option<u16>) -> Result<(), Error> {
