@@ -8,6 +8,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::events;
+
 /// The longest that a test waits for bytes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -187,11 +189,10 @@ impl Iterator for Events {
                 let (id, event, data) = (field("id"), field("event"), field("data"));
                 self.text = rest.to_owned();
                 if let Some(data) = data {
-                    return Some(Told {
-                        id: id.and_then(|id| id.parse().ok()),
-                        event: event.unwrap_or_default(),
-                        data: serde_json::from_str(&data).expect("JSON"),
-                    });
+                    let (id, event) = (id.and_then(|id| id.parse().ok()), event.unwrap_or_default());
+                    let data = serde_json::from_str(&data).expect("JSON");
+                    events::check(&data);
+                    return Some(Told { id, event, data });
                 }
             }
             self.text.push_str(&String::from_utf8(chunk(&mut self.reader)?).expect("text"));

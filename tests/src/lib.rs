@@ -10,6 +10,7 @@
 
 pub mod daemon;
 pub mod disk;
+pub mod events;
 pub mod http;
 pub mod kafka;
 

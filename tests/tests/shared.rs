@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dagwright_tests::{
     Workspace,
     daemon::Daemon,
-    duckdb,
+    duckdb, events,
     kafka::{Client, Kafka, Record},
 };
 use serde_json::{Value, json};
@@ -58,6 +58,7 @@ fn until_all_ended(client: &mut Client, pipelines: &BTreeSet<String>) -> BTreeMa
         kinds.clear();
         for record in all {
             let event: Value = serde_json::from_slice(record.value.as_deref().expect("content")).expect("JSON");
+            events::check(&event);
             let pipeline = event["data"]["pipeline"].as_str().expect("a pipeline").to_owned();
             let kind = event["type"].as_str().expect("a type");
             let kind = kind.trim_start_matches("dev.dagwright.").trim_end_matches(".v1").to_owned();

@@ -89,7 +89,7 @@ pub(crate) enum Command {
         after_help = "Example:\n  dagwright approve fe8eb14355461ff2458c5451fc78f845d8de0b55fbfdde33bf6b9a577553a264"
     )]
     Approve(approve::Approve),
-    /// Check configuration, worker program, store, connections and service; say what is wrong and how to mend it
+    /// Check configuration, worker program, store, connections, Kafka and service; say what is wrong and how to mend it
     #[command(after_help = "Example:\n  dagwright doctor --url http://127.0.0.1:8642")]
     Doctor(doctor::Doctor),
     /// Look at what Kafka ingress could not take on, and send it again
@@ -101,9 +101,9 @@ pub(crate) enum Command {
     /// Check many specs and print every diagnostic; opens no connection
     #[command(after_help = "Example:\n  dagwright validate 'pipelines/**/*.yaml'")]
     Validate(validate::Validate),
-    /// Print the JSON Schema of specs
+    /// Print the JSON Schema of specs, or of what events say
     #[command(after_help = "Example:\n  dagwright schema > dagwright.schema.json")]
-    Schema,
+    Schema(schema::Schema),
 }
 
 /// The spec, and the run that it is for.

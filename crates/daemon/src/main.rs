@@ -70,7 +70,7 @@ async fn execute(arguments: &Arguments, output: Output) -> anyhow::Result<Exit> 
         Command::Doctor(arguments) => doctor::execute(arguments, common, output).await,
         Command::Dlq(arguments) => dlq::execute(arguments, common, output).await,
         Command::Validate(arguments) => validate::execute(arguments, output),
-        Command::Schema => schema::execute(output),
+        Command::Schema(arguments) => schema::execute(arguments, output),
     }
 }
 

@@ -88,6 +88,7 @@ fn a_plan_waits_for_somebody_else() {
     let mut approved = false;
     for line in lines {
         let event: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        dagwright_tests::events::check(&event);
         if event["type"] == "dev.dagwright.approval.needed.v1" {
             let plan = text(&event["data"], "plan_hash");
             let own = as_who(ann, &["approve", &plan]);

@@ -37,6 +37,21 @@ impl EventKind {
         })
     }
 
+    /// Returns the schemas of all kinds in one document, by the kinds' names in `$defs`; each is found there by its `$id`,
+    /// which is what an event's `dataschema` says. By itself the document is the schema of the data of any event.
+    #[must_use]
+    pub fn json_schemas() -> Value {
+        let schemas = Self::ALL.iter().map(|kind| (kind.as_str().to_owned(), kind.json_schema()));
+        let any: Vec<_> = Self::ALL.iter().map(|kind| json!({ "$ref": kind.schema_uri() })).collect();
+        json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$id": "https://dagwright.dev/schemas/events.v1.json",
+            "title": "What events say",
+            "anyOf": any,
+            "$defs": schemas.collect::<serde_json::Map<_, _>>(),
+        })
+    }
+
     /// Returns the properties that every event of this kind has.
     fn required(self) -> Vec<&'static str> {
         let mut names = ALWAYS.to_vec();
