@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dagwright_tests::{
     Ended, Workspace,
     daemon::Daemon,
+    events,
     kafka::{Client, Kafka, Record},
 };
 use serde_json::{Value, json};
@@ -13,6 +14,8 @@ const REQUESTS: &str = "dagwright.requests.v1";
 const FOREIGN: &str = "team-a.requests";
 const EVENTS: &str = "dagwright.events.v1";
 const DEAD_LETTERS: &str = "dagwright.requests.dlq.v1";
+
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// What nobody can read, and what would clear the screen of whoever looks.
 const MALFORMED: &[u8] = b"{ \x1b[2J\xff\n  nonsense";
@@ -34,12 +37,25 @@ fn start(workspace: &Workspace, config: &str, uris: &str) -> Daemon {
     Daemon::with(workspace, &[("DAGWRIGHT__URIS__ALLOW", uris)], &["--config", config])
 }
 
+fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_owned()
+}
+
+/// Returns the events of a kind, or all.
+fn told_of(client: &mut Client, kind: &str) -> Vec<Value> {
+    let read = |record: Record| {
+        let event = serde_json::from_slice(record.value.as_deref().expect("content")).expect("JSON");
+        events::check(&event);
+        event
+    };
+    let is_wanted = |event: &Value| kind.is_empty() || event["type"] == format!("dev.dagwright.{kind}.v1");
+    client.read(EVENTS).into_iter().map(read).filter(is_wanted).collect()
+}
+
 /// How often each pipeline was told what.
 fn told(client: &mut Client) -> BTreeMap<(String, String), usize> {
     let mut told = BTreeMap::new();
-    for record in client.read(EVENTS) {
-        let event: Value = serde_json::from_slice(record.value.as_deref().expect("content")).expect("JSON");
-        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    for event in told_of(client, "") {
         *told.entry((text(&event["data"]["pipeline"]), text(&event["type"]))).or_default() += 1;
     }
     told
@@ -77,7 +93,7 @@ fn what_was_refused_is_taken_on_once_when_its_cause_is_away() {
 
     let mut client = kafka.client();
     client.create_topic(FOREIGN, 1);
-    let refusing = start(&workspace, config, "/elsewhere/**");
+    let mut refusing = start(&workspace, config, "/elsewhere/**");
     client.produce(REQUESTS, &[Record::new("k", MALFORMED).header("note", "\u{1b}[1m")]);
     assert_eq!(client.consume(DEAD_LETTERS, 1).len(), 1);
     // Without a name, and with one, from a topic that may ask for the pipelines of one namespace only.
@@ -85,7 +101,7 @@ fn what_was_refused_is_taken_on_once_when_its_cause_is_away() {
     assert_eq!(client.consume(DEAD_LETTERS, 2).len(), 2);
     let event = json!({
         "specversion": "1.0", "type": "dev.dagwright.pipeline.requested.v1", "source": "/tests", "id": "1",
-        "data": { "spec": spec(&workspace, Some("team_a"), "named") },
+        "traceparent": TRACEPARENT, "data": { "spec": spec(&workspace, Some("team_a"), "named") },
     });
     let structured =
         |event: &Value| Record::new("", event.to_string()).header("content-type", "application/cloudevents+json");
@@ -120,6 +136,20 @@ fn what_was_refused_is_taken_on_once_when_its_cause_is_away() {
     dlq(&["show", "0/1000000"]).expect_problem(2, "DW0815");
     assert_eq!(dlq(&["show", "seventeen"]).code, Some(2));
 
+    // Who asked is told by an event, where it can be told what for.
+    let refused = told_of(&mut client, "request.rejected");
+    let places: Vec<_> =
+        refused.iter().map(|event| (text(&event["data"]["pipeline"]), event["data"]["identity"].clone())).collect();
+    let identity = |source: &str, id: &str| json!({ "source": source, "id": id });
+    let bare = ("bare".to_owned(), identity("/kafka/dagwright.requests.v1", "0/1"));
+    assert_eq!(places, [bare, ("team_a.named".to_owned(), identity("/tests", "1"))]);
+    for event in &refused {
+        assert_eq!(event["data"]["error"]["code"], "DW0806", "{event}");
+        assert_eq!(text(&event["id"]), format!("{}/refused/1", text(&event["data"]["request_id"])));
+        assert!(event.get("sequence").is_none(), "{event}");
+    }
+    assert_eq!(refused[1]["traceparent"], TRACEPARENT);
+
     // The same settings: refused again, and counted. Then others.
     let sent = json(&["replay", newest]);
     let place = (&sent["sent"][0]["topic"], &sent["sent"][0]["attempt"]);
@@ -130,7 +160,11 @@ fn what_was_refused_is_taken_on_once_when_its_cause_is_away() {
         (&again["letters"][0]["attempts"], &again["letters"][0]["replay_of"]),
         (&json!(2), &json!("team-a.requests/0/0"))
     );
-    drop(refusing);
+    let refused = told_of(&mut client, "request.rejected");
+    let ids: Vec<_> = refused.iter().map(|event| text(&event["id"])).collect();
+    assert_eq!((ids.len(), ids[1].replace("/refused/1", "/refused/2")), (3, ids[2].clone()));
+    refusing.signal("TERM");
+    assert_eq!(refusing.ended(), Some(0));
     let uris = format!("{}/**", workspace.path("in.csv").parent().expect("a folder").display());
     let accepting = start(&workspace, config, &uris);
     for _ in 0..2 {

@@ -87,16 +87,16 @@ impl SharedLedger {
 fn outgoing(records: &[Record], events: &[Event]) -> Vec<Outgoing> {
     let key = |record: &Record| format!("{}/{}", record.request, record.sequence);
     let in_ledger = records.iter().map(|it| Outgoing::new(Destination::Ledger, key(it), record::encode(it)));
-    let told = events.iter().map(|event| {
-        let mut told = Outgoing::new(
-            Destination::Events,
-            event.data.pipeline.clone(),
-            cloudevent::of_event(event).to_structured(),
-        );
-        told.headers.push(("content-type".into(), Some(cloudevent::STRUCTURED_JSON.into())));
-        told
-    });
-    in_ledger.chain(told).collect()
+    in_ledger.chain(events.iter().map(told)).collect()
+}
+
+/// Renders an event as it stands in its topic.
+#[must_use]
+pub fn told(event: &Event) -> Outgoing {
+    let content = cloudevent::of_event(event).to_structured();
+    let mut told = Outgoing::new(Destination::Events, event.data.pipeline.clone(), content);
+    told.headers.push(("content-type".into(), Some(cloudevent::STRUCTURED_JSON.into())));
+    told
 }
 
 impl Store for SharedLedger {

@@ -16,7 +16,7 @@ use dagwright_model::{
     id::{Name, RequestId},
     record::{Accepted, EventIdentity, Ingress, Purpose, RecordBody},
     request::{Action, Request, RunWishes},
-    spec::{Approval, Diagnostics, Interval, Locator, LossyCast, Spec},
+    spec::{Approval, DAG_ID_LENGTH_MAX, Diagnostics, Interval, Locator, LossyCast, Spec},
     task::Problem,
 };
 use dagwright_store::Register;
@@ -24,7 +24,7 @@ use dagwright_telemetry::trace;
 use glob::{MatchOptions, Pattern};
 use serde_json::Value;
 
-use crate::{config::Config, params};
+use crate::{config::Config, params, render::number};
 
 /// How globs match URIs: `*` stays within a part of the path, `**` does not.
 const MATCH: MatchOptions =
@@ -265,6 +265,33 @@ impl Admission {
 // === impl Rejected ===
 
 impl Rejected {
+    /// Returns what is wrong as one problem: of several the first, with how many there are.
+    pub(crate) fn problem(&self) -> Problem {
+        match self {
+            Self::Invalid(diagnostics) => {
+                let others = diagnostics.0.len().saturating_sub(1);
+                let first = diagnostics.0.first();
+                let mut message = first.map_or_else(|| self.to_string(), |first| first.message.clone());
+                if others > 0 {
+                    message = format!("{message}, and {}", number::counted(others as u64, "further problem"));
+                }
+                Problem {
+                    code: first.map_or(Code::RequestInvalid, |first| first.code),
+                    subject: first.map(|first| first.path.clone()).unwrap_or_default(),
+                    message,
+                    hint: first.map(|first| first.hint.clone()).unwrap_or_default(),
+                }
+            }
+            Self::Problem(problem) => problem.clone(),
+            Self::Store(error) => Problem {
+                code: error.code(),
+                subject: String::new(),
+                message: error.to_string(),
+                hint: error.hint().into(),
+            },
+        }
+    }
+
     /// Returns the code, and everything that is wrong, for where there is room for a text alone.
     pub(crate) fn reason(&self) -> (Code, String) {
         match self {
@@ -279,6 +306,19 @@ impl Rejected {
             Self::Problem(problem) => (problem.code, format!("{} ({})", problem.message, problem.hint)),
             Self::Store(error) => (error.code(), error.to_string()),
         }
+    }
+}
+
+/// Returns the pipeline that a request is for, whether or not it can be taken on; `None` where it names none, or nothing
+/// that could be the name of one.
+pub(crate) fn pipeline_of(request: &Request) -> Option<String> {
+    let named = |pipeline: &String| {
+        let is_name = pipeline.len() <= DAG_ID_LENGTH_MAX && pipeline.split('.').all(|part| Name::new(part).is_ok());
+        (is_name && pipeline.split('.').count() <= 2).then(|| pipeline.clone())
+    };
+    match &request.spec {
+        Some(spec) => Spec::dag_id_in(&text(spec)),
+        None => request.pipeline.as_ref().and_then(named),
     }
 }
 

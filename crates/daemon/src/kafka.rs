@@ -2,7 +2,8 @@
 //! partitions that are assigned.
 //!
 //! A message is done with once one transaction holds what came of it and its offset: the acceptance with its event, the
-//! message itself at its pipeline's home, or in the dead letters. So each has one outcome, whoever reads it how often.
+//! message itself at its pipeline's home, or a dead letter, with the event that tells of it where it is known of which
+//! pipeline. So each has one outcome, whoever reads it how often.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -13,7 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use dagwright_agents::{
     Service,
-    shared_ledger::{Feed, SharedLedger},
+    shared_ledger::{Feed, SharedLedger, told},
 };
 use dagwright_bus::kafka::{
     Commit, CommitError, Committer, Destination, Instance, Outgoing, Owned, Ownership, Producer, Received, Requests,
@@ -21,11 +22,13 @@ use dagwright_bus::kafka::{
 };
 use dagwright_model::{
     code::Code,
+    event::{self, Refusal},
     id::RequestId,
     record::{Accepted, EventIdentity, Ingress, Record, RecordBody},
     request::Request,
+    task::Problem,
 };
-use dagwright_store::{Cache, Error as StoreError};
+use dagwright_store::{Cache, Error as StoreError, Store as _};
 use dagwright_wire::{
     cloudevent::{self, Binding, Message},
     request,
@@ -35,7 +38,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{
-    admission::{Admission, Admitted, Rejected, Requester},
+    admission::{Admission, Admitted, Rejected, Requester, pipeline_of},
     config::{Config, Scope},
 };
 
@@ -44,6 +47,9 @@ const REQUESTER: &str = "dagwright-requester";
 
 /// How many messages may be on their way into a transaction; more only wait longer.
 const COMMITTING_MAX: usize = 512;
+
+/// How much of each part of a reason an event tells; it may quote what somebody sent.
+const TOLD_BYTES_MAX: usize = 2 << 10;
 
 /// How long the group is given to take over what this instance leaves.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
@@ -224,24 +230,46 @@ impl Desk {
         };
         let identity = read.identity.unwrap_or_else(place);
         let requester = self.requester(&received);
-        let admission = self.admission.clone();
-        let (request, traceparent) = (read.request, read.traceparent);
-        let admitted =
-            tokio::task::spawn_blocking(move || admission.admit(&request, identity, traceparent, &requester))
-                .await
-                .context("admission ended")?;
-        let Admitted { request, accepted } = match admitted {
+        let name = requester.name.clone();
+        let (admission, known) = (self.admission.clone(), identity.clone());
+        let (request, traceparent) = (read.request, read.traceparent.clone());
+        let admitted = tokio::task::spawn_blocking(move || {
+            let admitted = admission.admit(&request, known, traceparent, &requester);
+            admitted.map_err(|rejected| (rejected, pipeline_of(&request)))
+        });
+        let Admitted { request, accepted } = match admitted.await.context("admission ended")? {
             Ok(admitted) => admitted,
-            Err(Rejected::Store(error)) => return Err(error.into()),
-            Err(rejected) => {
+            Err((Rejected::Store(error), _)) => return Err(error.into()),
+            Err((rejected, pipeline)) => {
                 let (code, reason) = rejected.reason();
-                return Ok(buried(code, &reason));
+                let letter = received.dead_letter(code, &reason);
+                let Some(pipeline) = pipeline else { return Ok(done(vec![letter])) };
+                let request = RequestId::derive(&pipeline, &identity.source, &identity.id);
+                if self.is_taken_on(request).await? {
+                    // A repeat of what was fine when it came: that one has its outcome.
+                    return Ok(done(Vec::new()));
+                }
+                let refused = event::refused(Refusal {
+                    pipeline: &pipeline,
+                    identity: &identity,
+                    attempt: received.attempt(),
+                    at: now_ms(),
+                    traceparent: read.traceparent.as_deref(),
+                    problem: in_short(rejected.problem()),
+                });
+                return Ok(done(vec![letter, told(&refused)]));
             }
         };
         let is_at_home = received.ownership.topic() == self.topics.requests
             && received.ownership.partition() == self.topics.home(&accepted.pipeline);
         if !is_at_home {
-            return Ok(done(vec![received.forward(&accepted.pipeline)]));
+            let mut forwarded = received.forward(&accepted.pipeline);
+            if received.ownership.topic() != self.topics.requests {
+                // Only on our own topic it is believed, so there must be nothing that somebody else wrote.
+                forwarded.headers.retain(|(header, _)| header != REQUESTER);
+                forwarded.headers.push((REQUESTER.into(), name.map(String::into_bytes)));
+            }
+            return Ok(done(vec![forwarded]));
         }
         if self.accepting.contains(&request) {
             return Ok(done(Vec::new()));
@@ -260,6 +288,16 @@ impl Desk {
             Err(StoreError::Conflict { .. }) => Ok(done(Vec::new())),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Tells whether a request was taken on, or is about to be.
+    async fn is_taken_on(&self, request: RequestId) -> Result<bool> {
+        if self.accepting.contains(&request) {
+            return Ok(true);
+        }
+        let ledger = self.ledger.clone();
+        let known = tokio::task::spawn_blocking(move || ledger.request(&request)).await.context("the cache ended")?;
+        Ok(known?.is_some())
     }
 
     /// Goes on with a request whose acceptance was committed.
@@ -320,6 +358,17 @@ pub(crate) fn settings(config: &Config) -> Settings {
     settings.ingress = kafka.ingress.iter().map(|rule| rule.topic.clone()).collect();
     settings.properties = kafka.flat_properties();
     settings
+}
+
+/// Returns a problem with no more of what somebody sent than an event has room for.
+fn in_short(mut problem: Problem) -> Problem {
+    for text in [&mut problem.subject, &mut problem.message, &mut problem.hint] {
+        if text.len() > TOLD_BYTES_MAX {
+            text.truncate(text.floor_char_boundary(TOLD_BYTES_MAX));
+            text.push('…');
+        }
+    }
+    problem
 }
 
 /// Returns the configured name, or the machine's.

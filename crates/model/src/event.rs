@@ -1,8 +1,10 @@
-//! What the outside is told: one event at most for each of the ledger's records.
+//! What the outside is told: one event at most for each of the ledger's records, and one for each try that ingress
+//! refused, of which there are no records.
 //!
 //! Events are derived, never stored beside the records as a second truth: [`of`] makes the event of a record from what
-//! is known of its request, and its id is the record's place. So whoever publishes a record's event twice publishes
-//! the same event, and a consumer can drop the repeat. Crate `wire` renders them as CloudEvents.
+//! is known of its request, and its id is the record's place; [`refused`] makes that of a refusal, and its id is the
+//! try. So whoever publishes an event twice publishes the same event, and a consumer can drop the repeat. Crate `wire`
+//! renders them as CloudEvents.
 //!
 //! Deliberately absent: rows, values of the data, credentials, SQL and logs.
 
@@ -14,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     code::Code,
     id::{PlanHash, RequestId, TaskId},
-    record::{Ended, PipelineStatus, Record, RecordBody, TaskInstance},
+    record::{Ended, EventIdentity, PipelineStatus, Record, RecordBody, TaskInstance},
     spec::SchemaChange,
     task::{Counts, Problem, Status},
 };
@@ -26,6 +28,9 @@ pub struct Event {
     pub kind: EventKind,
     /// The request's record that says so; together with the request this identifies the event.
     pub sequence: u64,
+    /// Which try ingress refused, from 1: then no record says so, and this identifies the event instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_try: Option<u32>,
     /// When, in milliseconds since the Unix epoch.
     pub at: u64,
     /// The W3C trace context of the request.
@@ -98,6 +103,10 @@ pub struct EventData {
     pub pipeline: String,
     /// The request.
     pub request_id: RequestId,
+    /// What its requester calls it, where the event says whether it was taken on. One that came without a name is called
+    /// after the record that it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<EventIdentity>,
     /// The plan, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_hash: Option<PlanHash>,
@@ -160,12 +169,30 @@ pub struct Subject<'a> {
     pub traceparent: Option<&'a str>,
 }
 
+/// A request that ingress did not take on.
+#[derive(Clone, Debug)]
+pub struct Refusal<'a> {
+    /// The pipeline's `dag_id`.
+    pub pipeline: &'a str,
+    /// What its requester calls it.
+    pub identity: &'a EventIdentity,
+    /// Which try it was, from 1.
+    pub attempt: u32,
+    /// When, in milliseconds since the Unix epoch.
+    pub at: u64,
+    /// The trace context that the request came with.
+    pub traceparent: Option<&'a str>,
+    /// Why.
+    pub problem: Problem,
+}
+
 /// Returns the event of a record, if it has one.
 #[must_use]
 pub fn of(subject: Subject<'_>, record: &Record) -> Option<Event> {
     let mut data = EventData {
         pipeline: subject.pipeline.into(),
         request_id: record.request.clone(),
+        identity: None,
         plan_hash: subject.plan.cloned(),
         run_id: subject.runs.then(|| record.request.to_string()),
         revision: None,
@@ -185,6 +212,7 @@ pub fn of(subject: Subject<'_>, record: &Record) -> Option<Event> {
         RecordBody::FactRecorded(_) | RecordBody::MessageSent(_) | RecordBody::Approved(_) => return None,
         RecordBody::Accepted(accepted) => {
             data.revision = accepted.revision;
+            data.identity.clone_from(&accepted.identity);
             EventKind::RequestAccepted
         }
         RecordBody::PlanSealed(_) | RecordBody::PlanReused(_) => EventKind::PlanSealed,
@@ -247,7 +275,27 @@ pub fn of(subject: Subject<'_>, record: &Record) -> Option<Event> {
         }
     };
     let traceparent = subject.traceparent.map(Into::into);
-    Some(Event { kind, sequence: record.sequence, at: record.at, traceparent, data })
+    Some(Event { kind, sequence: record.sequence, refused_try: None, at: record.at, traceparent, data })
+}
+
+/// Returns the event of a request that ingress refused.
+#[must_use]
+pub fn refused(refusal: Refusal<'_>) -> Event {
+    let Refusal { pipeline, identity, attempt, at, traceparent, problem } = refusal;
+    let data = EventData {
+        pipeline: pipeline.into(),
+        request_id: RequestId::derive(pipeline, &identity.source, &identity.id),
+        identity: Some(identity.clone()),
+        plan_hash: None,
+        run_id: None,
+        revision: None,
+        schema_change: None,
+        rows: None,
+        error: Some(problem),
+        task: None,
+    };
+    let traceparent = traceparent.map(Into::into);
+    Event { kind: EventKind::RequestRejected, sequence: 0, refused_try: Some(attempt), at, traceparent, data }
 }
 
 // === impl Event ===
@@ -256,7 +304,10 @@ impl Event {
     /// Returns the id: the same for every time that this event is told.
     #[must_use]
     pub fn id(&self) -> String {
-        format!("{}/{}", self.data.request_id, self.sequence)
+        match self.refused_try {
+            None => format!("{}/{}", self.data.request_id, self.sequence),
+            Some(attempt) => format!("{}/refused/{attempt}", self.data.request_id),
+        }
     }
 }
 
@@ -344,11 +395,12 @@ fn cancelled(pipeline: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::{EventKind, Subject, of};
+    use super::{EventKind, Refusal, Subject, of, refused};
     use crate::{
+        code::Code,
         id::{PlanHash, RequestId, TaskId},
-        record::{Cancelled, Record, RecordBody, RunEnded, TaskInstance, TaskStarted},
-        task::{Counts, Status},
+        record::{Cancelled, EventIdentity, Record, RecordBody, RunEnded, TaskInstance, TaskStarted},
+        task::{Counts, Problem, Status},
     };
 
     fn tell(runs: bool, body: RecordBody) -> Option<super::Event> {
@@ -372,6 +424,20 @@ mod tests {
         let told = serde_json::to_value(tell(true, started).expect("an event").data).expect("JSON");
         assert_eq!(told["map_index"], -1);
         assert_eq!((&told["task_id"], &told["try_number"]), (&"load".into(), &2.into()));
+    }
+
+    #[test]
+    fn each_refused_try_is_an_event_of_its_own() {
+        let identity = EventIdentity { source: "/s".into(), id: "1".into() };
+        let problem = Problem { code: Code::NotAllowed, subject: "".into(), message: "m".into(), hint: "h".into() };
+        let tell = |attempt| {
+            let (identity, problem) = (&identity, problem.clone());
+            refused(Refusal { pipeline: "p", identity, attempt, at: 1, traceparent: None, problem })
+        };
+        let request = RequestId::derive("p", "/s", "1");
+        assert_eq!(tell(1), tell(1));
+        assert_eq!((tell(2).id(), tell(2).kind), (format!("{request}/refused/2"), EventKind::RequestRejected));
+        assert_eq!(tell(1).data.identity, Some(identity.clone()));
     }
 
     #[test]

@@ -38,6 +38,9 @@ use crate::{
     units::{ByteSize, Ratio, Span},
 };
 
+/// The longest DAG id; Airflow's column has 250 characters.
+pub const DAG_ID_LENGTH_MAX: usize = 250;
+
 /// The largest spec accepted, in bytes.
 pub const SPEC_BYTES_MAX: usize = 1 << 20;
 
@@ -257,6 +260,13 @@ impl Spec {
     /// Every diagnostic, in the order of lines.
     pub fn parse(text: &str) -> Result<Self, Diagnostics> {
         parse::parse(text)
+    }
+
+    /// Returns the `dag_id` of the pipeline that a text is the spec of, whether or not the rest of it is valid; `None` when
+    /// that cannot be told.
+    #[must_use]
+    pub fn dag_id_in(text: &str) -> Option<String> {
+        parse::dag_id(text)
     }
 
     /// Returns the text of a valid spec with other URIs where `replace` has some; all else stays as it is written.

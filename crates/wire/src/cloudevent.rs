@@ -148,10 +148,11 @@ pub fn decode(message: Message<'_>) -> Result<Option<CloudEvent>, Error> {
 #[must_use]
 pub fn of_event(event: &Event) -> CloudEvent {
     let at = i64::try_from(event.at).ok().and_then(DateTime::from_timestamp_millis);
-    let mut extensions = BTreeMap::from([
-        ("partitionkey".to_owned(), event.data.pipeline.clone()),
-        ("sequence".to_owned(), format!("{:0SEQUENCE_DIGITS$}", event.sequence)),
-    ]);
+    let mut extensions = BTreeMap::from([("partitionkey".to_owned(), event.data.pipeline.clone())]);
+    // What no record tells has no place among those of records.
+    if event.refused_try.is_none() {
+        extensions.insert("sequence".to_owned(), format!("{:0SEQUENCE_DIGITS$}", event.sequence));
+    }
     if let Some(traceparent) = &event.traceparent {
         extensions.insert("traceparent".to_owned(), traceparent.clone());
     }

@@ -10,7 +10,7 @@ use dagwright_model::{
 use dagwright_store::MemoryStore;
 use serde_json::{Value, json};
 
-use super::{Admission, Rejected, Requester};
+use super::{Admission, Rejected, Requester, pipeline_of};
 use crate::config::Config;
 
 const SETTINGS: &str = r#"
@@ -134,4 +134,17 @@ fn a_request_says_what_it_wants() {
     check(json!({ "spec": spec(), "run": { "interval": backwards } }), Code::RequestInvalid);
     check(json!({ "spec": spec(), "run": { "params": { "region": "eu" } } }), Code::SpecUnknownReference);
     assert!(admit(json!({ "spec": spec() }), Some(&["b"])).is_err());
+}
+
+#[test]
+fn what_is_refused_is_told_to_a_pipeline_only_by_a_name_that_can_be_one() {
+    let of = |request: Value| pipeline_of(&serde_json::from_value::<Request>(request).expect("a request"));
+    assert_eq!(of(json!({ "spec": { "pipeline": "p", "namespace": "a", "surprise": 1 } })).as_deref(), Some("a.p"));
+    assert_eq!(of(json!({ "spec": "pipeline: p\nsource: [" })), None);
+    assert_eq!(of(json!({ "pipeline": "a.p" })).as_deref(), Some("a.p"));
+    assert_eq!(of(json!({ "pipeline": "a.p", "spec": { "pipeline": "q" } })).as_deref(), Some("q"));
+    for name in ["", "a.b.p", "A", "a/p", "a.", "\u{1b}[2J", &"p".repeat(251)] {
+        assert_eq!(of(json!({ "pipeline": name })), None, "{name:?}");
+    }
+    assert_eq!(of(json!({})), None);
 }

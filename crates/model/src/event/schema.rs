@@ -79,8 +79,8 @@ impl EventKind {
     /// Returns the properties that some events of this kind have.
     fn optional(self) -> Vec<&'static str> {
         match self {
-            Self::RequestAccepted => vec!["revision"],
-            Self::RequestRejected => vec!["plan_hash", "run_id", "error"],
+            Self::RequestAccepted => vec!["identity", "revision"],
+            Self::RequestRejected => vec!["identity", "plan_hash", "run_id", "error"],
             Self::PlanDeadlocked | Self::TaskFailed | Self::RunFailed | Self::RunCancelled => vec!["error"],
             Self::DagDeployed | Self::DagRemoved => vec!["plan_hash"],
             Self::PlanSealed

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 
 use super::{
-    Goals, Source, Spec, Step,
+    DAG_ID_LENGTH_MAX, Goals, Source, Spec, Step,
     document::Document,
     report::{Report, Site, did_you_mean, quoted},
     tree::Node,
@@ -28,9 +28,6 @@ use crate::{
     id::Name,
     units::{ByteSize, Span},
 };
-
-/// The longest DAG id; Airflow's column has 250 characters.
-const DAG_ID_LENGTH_MAX: usize = 250;
 
 /// The memory a task gets when the spec does not say.
 const MEMORY_DEFAULT: ByteSize = ByteSize(512 << 20);

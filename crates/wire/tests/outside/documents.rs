@@ -60,10 +60,10 @@ fn schemas() -> Vec<(String, Value)> {
         schema
     };
     let request = ("pipeline.requested".to_owned(), whole(REQUESTED, Request::json_schema(), Vec::new()));
-    let events = samples::events().into_iter().map(|event| {
-        let example = cloudevent::of_event(&event).to_structured();
-        let example = serde_json::from_slice(&example).expect("JSON");
-        (event.kind.as_str().into(), whole(&event.kind.type_name(), event.kind.json_schema(), vec![example]))
+    let events = EventKind::ALL.iter().map(|kind| {
+        let of_kind = samples::every_form().into_iter().filter(|event| event.kind == *kind);
+        let example = |event| serde_json::from_slice(&cloudevent::of_event(&event).to_structured()).expect("JSON");
+        (kind.as_str().into(), whole(&kind.type_name(), kind.json_schema(), of_kind.map(example).collect()))
     });
     [request].into_iter().chain(events).collect()
 }
@@ -148,10 +148,12 @@ fn validator(document: &Value, name: &str) -> jsonschema::Validator {
 #[test]
 fn the_examples_of_events_are_events() {
     let document = asyncapi();
-    for sample in samples::events() {
+    for sample in samples::every_form() {
         let name = sample.kind.as_str();
         let schema = &document["components"]["schemas"][name];
-        let [example] = schema["examples"].as_array().expect("examples").as_slice() else { panic!("{name}") };
+        let mut examples = schema["examples"].as_array().expect("examples").iter();
+        let example = examples.find(|example| example["id"] == sample.id());
+        let example = example.unwrap_or_else(|| panic!("no {} among the examples of {name}", sample.id()));
         assert_eq!(event(example), cloudevent::of_event(&sample), "{name}");
         let validator = validator(&document, name);
         let faults: Vec<_> = validator.iter_errors(example).map(|fault| fault.to_string()).collect();
@@ -205,8 +207,8 @@ fn the_examples_of_the_protocol_are_what_they_say() {
             false => vec![("content-type", "application/json")],
         };
         if value["type"].as_str().is_some_and(|kind| kind != REQUESTED) {
-            let sample = samples::events().into_iter().find(|sample| sample.kind.type_name() == value["type"]);
-            assert_eq!(event(&value), cloudevent::of_event(&sample.expect("a known kind")));
+            let sample = samples::every_form().into_iter().find(|sample| value["id"] == sample.id());
+            assert_eq!(event(&value), cloudevent::of_event(&sample.expect("a known event")));
             events += 1;
         } else {
             receive(&headers, block.as_bytes()).unwrap_or_else(|error| panic!("{error}: {block}"));

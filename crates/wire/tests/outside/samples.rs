@@ -2,7 +2,7 @@
 
 use dagwright_model::{
     code::Code,
-    event::{self, Event, EventKind, Subject},
+    event::{self, Event, EventKind, Refusal, Subject},
     id::{Name, PlanHash, RequestId, TaskId},
     message::Cost,
     plan::{PLAN_VERSION, Plan},
@@ -38,6 +38,30 @@ pub(crate) fn events() -> Vec<Event> {
     events.sort_by_key(|event| event.kind);
     let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
     assert_eq!(kinds, EventKind::ALL);
+    events
+}
+
+/// Returns the event of a request that ingress refused.
+pub(crate) fn refusal() -> Event {
+    event::refused(Refusal {
+        pipeline: "aviation.flights_daily",
+        identity: &EventIdentity { source: "/acme/planner".into(), id: "2025-01-01".into() },
+        attempt: 1,
+        at: AT,
+        traceparent: Some(TRACEPARENT),
+        problem: Problem {
+            code: Code::NotAllowed,
+            subject: "sources.flights".into(),
+            message: "\"s3://lake/flights-*.csv\" is not among the URIs that this service may touch".into(),
+            hint: "see uris.allow of the service".into(),
+        },
+    })
+}
+
+/// Returns one event of each kind, and of a kind that has several forms one of each.
+pub(crate) fn every_form() -> Vec<Event> {
+    let mut events = events();
+    events.push(refusal());
     events
 }
 

@@ -329,3 +329,23 @@ fn schedules_and_goals() {
     let long = "n".repeat(128);
     check(&format!("version: 1\npipeline: {long}\nnamespace: {long}\n{SOURCE}{SINK}"), &[("DW0105", "pipeline", 2)]);
 }
+
+#[test]
+fn a_spec_that_is_not_valid_still_says_whose_it_is() {
+    for (text, wanted) in [
+        ("pipeline: p\nnamespace: n\nsource: 3\nno_such: key", Some("n.p")),
+        ("{pipeline: p, sink: [}", None),
+        ("{\"pipeline\": \"p\"}", Some("p")),
+        ("pipeline: P", None),
+        ("pipeline: 3", None),
+        ("pipeline: p\nnamespace: 3", None),
+        ("pipeline: p\nnamespace: a.b", None),
+        ("namespace: n", None),
+        ("[p]", None),
+        ("", None),
+    ] {
+        assert_eq!(Spec::dag_id_in(text).as_deref(), wanted, "{text}");
+    }
+    let long = "n".repeat(128);
+    assert_eq!(Spec::dag_id_in(&format!("pipeline: {long}\nnamespace: {long}")), None);
+}
