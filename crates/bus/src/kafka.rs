@@ -20,6 +20,7 @@
 
 mod acquire;
 mod agents;
+mod checkup;
 mod client;
 mod commit;
 mod dangling;
@@ -41,6 +42,7 @@ mod topics;
 mod transactions;
 
 pub use agents::KafkaBus;
+pub use checkup::{Finding, State, check_up};
 pub use commit::{Commit, CommitError, Committer, Outcome};
 pub use dead_letters::{Address, DeadLetter, DeadLetters, Head, Listing, Replayed, Selection};
 pub use error::Error;

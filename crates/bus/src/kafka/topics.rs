@@ -28,7 +28,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long to look for what librdkafka says of the connection.
-const EVENTS_TIMEOUT: Duration = Duration::from_millis(50);
+pub(crate) const EVENTS_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// What stands for the brokers' own choice of replicas.
 const BROKERS_DEFAULT: i32 = -1;
@@ -56,10 +56,10 @@ pub struct Topics {
 }
 
 /// One of our topics, as it has to be.
-struct Wanted<'a> {
-    name: &'a str,
-    partitions: i32,
-    compacted: bool,
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) partitions: i32,
+    pub(crate) compacted: bool,
 }
 
 // === impl Topics ===
@@ -119,7 +119,7 @@ impl Topics {
         partition_of(pipeline.as_bytes(), self.partitions)
     }
 
-    fn wanted(&self) -> [Wanted<'_>; 5] {
+    pub(crate) fn wanted(&self) -> [Wanted<'_>; 5] {
         let partitions = i32::from(self.partitions);
         let kept = |name| Wanted { name, partitions, compacted: false };
         [
@@ -136,7 +136,7 @@ impl Topics {
 
 impl Wanted<'_> {
     /// Only where requests are at home and what else is by key the count matters; dead letters have no place.
-    fn check(&self, partitions: i32) -> Result<(), Error> {
+    pub(crate) fn check(&self, partitions: i32) -> Result<(), Error> {
         if partitions == self.partitions || self.partitions == DEAD_LETTER_PARTITIONS {
             return Ok(());
         }
@@ -191,15 +191,7 @@ async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], replication: Opt
     if missing.is_empty() {
         return Ok(());
     }
-    let replication = replication.map_or(BROKERS_DEFAULT, i32::from);
-    let topics: Vec<_> = missing
-        .iter()
-        .map(|wanted| {
-            let policy = if wanted.compacted { "compact" } else { "delete" };
-            NewTopic::new(wanted.name, wanted.partitions, TopicReplication::Fixed(replication))
-                .set("cleanup.policy", policy)
-        })
-        .collect();
+    let topics = new_topics(missing, replication);
     let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT)).operation_timeout(Some(ANSWER_TIMEOUT));
     let what = "make topics";
     let made = admin.create_topics(&topics, &options).await;
@@ -222,7 +214,19 @@ async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], replication: Opt
     Ok(())
 }
 
-fn is_setting(code: RDKafkaErrorCode) -> bool {
+/// Describes topics to be made.
+pub(crate) fn new_topics<'a>(missing: &'a [Wanted<'a>], replication: Option<u16>) -> Vec<NewTopic<'a>> {
+    let replication = replication.map_or(BROKERS_DEFAULT, i32::from);
+    let new = |wanted: &'a Wanted<'a>| {
+        let policy = if wanted.compacted { "compact" } else { "delete" };
+        NewTopic::new(wanted.name, wanted.partitions, TopicReplication::Fixed(replication))
+            .set("cleanup.policy", policy)
+    };
+    missing.iter().map(new).collect()
+}
+
+/// Tells whether a topic cannot be made for what it was to be.
+pub(crate) fn is_setting(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
         RDKafkaErrorCode::InvalidReplicationFactor

@@ -1,6 +1,7 @@
 //! `dagwright doctor`: looks at everything that must be there, and says what is wrong and how to mend it.
 //!
-//! It changes nothing: a store that is not there yet is not made, and connections are only asked for one row.
+//! It changes nothing: a store that is not there yet is not made, connections are only asked for one row, and Kafka only
+//! what it answers without an effect that anybody sees.
 
 use std::{fs, io, path::Path, process::Stdio, time::Duration};
 
@@ -10,6 +11,7 @@ use dagwright_agents::{
     observer::{ProcessObserver, Settings},
     ports::Observer as _,
 };
+use dagwright_bus::kafka::{State, check_up};
 use dagwright_model::{
     code::Code,
     facts::{ProbeReply, ProbeRequest},
@@ -26,10 +28,10 @@ use crate::{
     api::{Page, Request},
     cli::Common,
     client::{self, Client},
-    config::Config,
+    config::{BusKind, Config},
     desk::task_program,
     exit::Exit,
-    http,
+    http, kafka,
     output::Output,
     refusal, render,
 };
@@ -59,6 +61,9 @@ struct Finding {
     /// What is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<Problem>,
+    /// What is not as it should be, although it works.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doubt: Option<Problem>,
 }
 
 /// Looks at everything.
@@ -69,33 +74,50 @@ pub(crate) async fn execute(arguments: &Doctor, common: &Common, output: Output)
     findings.push(finding("quarantine", folder(&config.quarantine())));
     findings.push(finding("worker", worker(&config).await));
     findings.extend(connections(&config).await);
+    if config.bus.kind == BusKind::Kafka {
+        let body_max = usize::try_from(config.http.body_max.0).unwrap_or(usize::MAX);
+        findings.extend(check_up(&kafka::settings(&config), body_max).await.into_iter().map(Finding::from));
+    }
     if let Some(url) = &arguments.url {
         let service = client::Service { url: url.clone(), token_env: arguments.token_env.clone() };
         findings.push(finding("service", service_at(&service).await));
     }
-    for Finding { what, found, problem } in &findings {
-        let line = match (found, problem) {
-            (_, Some(problem)) => {
-                let told = render::problem::problem(problem);
-                format!("{} {what}: {told}", render::styled(render::BAD, "✗"))
-            }
-            (found, None) => {
-                let found = found.as_deref().unwrap_or_default();
-                format!("{} {what}: {}\n", render::styled(render::GOOD, "✓"), render::safe(found))
-            }
-        };
-        output.text(&line)?;
+    for finding in &findings {
+        output.text(&line(finding))?;
     }
     output.json(&findings)?;
     let first = findings.iter().find_map(|finding| finding.problem.as_ref());
     Ok(first.map_or(Exit::Done, |problem| Exit::of(problem.code)))
 }
 
+fn line(Finding { what, found, problem, doubt }: &Finding) -> String {
+    let what = render::safe(what);
+    let told = |sign, problem| format!("{sign} {what}: {}", render::problem::problem(problem));
+    match (problem, doubt) {
+        (Some(problem), _) => told(render::styled(render::BAD, "✗"), problem),
+        (None, Some(doubt)) => told(render::styled(render::WARN, "!"), doubt),
+        (None, None) => {
+            let found = render::safe(found.as_deref().unwrap_or_default());
+            format!("{} {what}: {found}\n", render::styled(render::GOOD, "✓"))
+        }
+    }
+}
+
 fn finding(what: &str, found: Result<String>) -> Finding {
     let what = what.to_owned();
     match found {
-        Ok(found) => Finding { what, found: Some(found), problem: None },
-        Err(error) => Finding { what, found: None, problem: Some(refusal::problem(&error)) },
+        Ok(found) => Finding { what, found: Some(found), problem: None, doubt: None },
+        Err(error) => Finding { what, found: None, problem: Some(refusal::problem(&error)), doubt: None },
+    }
+}
+
+impl From<dagwright_bus::kafka::Finding> for Finding {
+    fn from(dagwright_bus::kafka::Finding { what, state }: dagwright_bus::kafka::Finding) -> Self {
+        match state {
+            State::Fine(found) => Self { what, found: Some(found), problem: None, doubt: None },
+            State::Doubtful(doubt) => Self { what, found: None, problem: None, doubt: Some(doubt) },
+            State::Bad(problem) => Self { what, found: None, problem: Some(problem), doubt: None },
+        }
     }
 }
 
