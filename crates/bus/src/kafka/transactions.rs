@@ -52,6 +52,9 @@ const DOUBT_MAX: Duration = Duration::from_secs(90);
 /// The first pause before another attempt, and the longest; each is twice as long as the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
+/// The key of a record that is only written to be aborted; nobody ever reads it.
+const ABORTED: &[u8] = b"aborted";
+
 /// A commit whose outcome somebody waits for.
 struct Pending {
     commit: Commit,
@@ -327,7 +330,8 @@ impl Transactions {
         producer.context().expect(places.len());
         producer.begin_transaction()?;
         let send = |(topic, partition): &(String, i32)| {
-            let record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, 0).partition(*partition);
+            // With a key, as brokers refuse a record without one where a topic is compacted, which the ledger is.
+            let record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, 0).partition(*partition).key(ABORTED);
             producer.send(record).map_err(|(error, _)| error)
         };
         let sent = places.iter().try_for_each(send);

@@ -4,6 +4,7 @@
 //! Needs what `tests/scripts/tools.sh kafka` installs; the broker ends with this process.
 
 mod agents;
+mod dangling;
 mod failover;
 mod harness;
 mod ledger;
