@@ -5,6 +5,8 @@
 //! message itself at its pipeline's home, or a dead letter, with the event that tells of it where it is known of which
 //! pipeline. So each has one outcome, whoever reads it how often.
 
+mod accepting;
+
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
@@ -37,6 +39,7 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use serde_json::json;
 use tokio::sync::watch;
 
+use self::accepting::Accepting;
 use crate::{
     admission::{Admission, Admitted, Rejected, Requester, pipeline_of},
     config::{Config, Scope},
@@ -74,7 +77,8 @@ struct Decision {
 struct Outcome {
     committed: Result<(), CommitError>,
     accepted: Option<Record>,
-    id: Option<RequestId>,
+    /// The request that was to be accepted, and the epoch of the ownership on which that rests.
+    accepting: Option<(RequestId, u64)>,
 }
 
 /// Reads messages and decides about them.
@@ -83,8 +87,7 @@ struct Desk {
     admission: Arc<Admission>,
     ledger: SharedLedger,
     topics: Topics,
-    /// Acceptances on their way: not in the ledger yet, and not to be written twice.
-    accepting: HashSet<RequestId>,
+    accepting: Accepting,
 }
 
 // === impl Station ===
@@ -111,7 +114,7 @@ impl Station {
         stop: impl Future<Output = ()>,
     ) -> Result<()> {
         let Self { ledger, producer: _, instance, requests, topics } = self;
-        let desk = Desk { config, admission, ledger, topics: topics.clone(), accepting: HashSet::new() };
+        let desk = Desk { config, admission, ledger, topics: topics.clone(), accepting: Accepting::default() };
         let mut failure = instance.failure();
         let ended = tokio::select! {
             ended = take(requests, desk, instance.committer(), service.clone()) => ended,
@@ -136,9 +139,9 @@ async fn take(mut requests: Requests, mut desk: Desk, committer: Committer, serv
         tokio::select! {
             biased;
             Some(outcome) = committing.next() => {
-                let Outcome { committed, accepted, id } = outcome;
-                if let Some(id) = id {
-                    desk.accepting.remove(&id);
+                let Outcome { committed, accepted, accepting } = outcome;
+                if let Some((request, epoch)) = accepting {
+                    desk.accepting.end(&request, epoch);
                 }
                 match (committed, accepted) {
                     (Ok(()), Some(record)) => desk.take_on(record, &service).await?,
@@ -150,7 +153,8 @@ async fn take(mut requests: Requests, mut desk: Desk, committer: Committer, serv
             received = requests.next(), if committing.len() < COMMITTING_MAX => {
                 let Some(received) = received else { return Ok(()) };
                 let decision = desk.decide(received).await?;
-                let id = decision.accepted.as_ref().map(|record| record.request.clone());
+                let epoch = decision.commit.ownership.epoch();
+                let accepting = decision.accepted.as_ref().map(|record| (record.request.clone(), epoch));
                 // In the order in which they came; what becomes of them is heard later.
                 let submitted = committer.submit(decision.commit).await;
                 committing.push_back(Box::pin(async move {
@@ -158,7 +162,7 @@ async fn take(mut requests: Requests, mut desk: Desk, committer: Committer, serv
                         Ok(outcome) => outcome.visible().await,
                         Err(error) => Err(error),
                     };
-                    Outcome { committed, accepted: decision.accepted, id }
+                    Outcome { committed, accepted: decision.accepted, accepting }
                 }));
             }
         }
@@ -245,7 +249,7 @@ impl Desk {
                 let letter = received.dead_letter(code, &reason);
                 let Some(pipeline) = pipeline else { return Ok(done(vec![letter])) };
                 let request = RequestId::derive(&pipeline, &identity.source, &identity.id);
-                if self.is_taken_on(request).await? {
+                if self.is_taken_on(request, received.ownership.epoch()).await? {
                     // A repeat of what was fine when it came: that one has its outcome.
                     return Ok(done(Vec::new()));
                 }
@@ -271,7 +275,8 @@ impl Desk {
             }
             return Ok(done(vec![forwarded]));
         }
-        if self.accepting.contains(&request) {
+        let epoch = received.ownership.epoch();
+        if self.accepting.contains(&request, epoch) {
             return Ok(done(Vec::new()));
         }
         let at = now_ms();
@@ -281,7 +286,7 @@ impl Desk {
         let records = tokio::task::spawn_blocking(move || ledger.acceptance(&copy)).await.context("the cache ended")?;
         match records {
             Ok(records) => {
-                self.accepting.insert(request);
+                self.accepting.begin(request, epoch);
                 Ok(Decision { accepted: Some(record), ..done(records) })
             }
             // A repeat: the first one has its outcome.
@@ -291,8 +296,8 @@ impl Desk {
     }
 
     /// Tells whether a request was taken on, or is about to be.
-    async fn is_taken_on(&self, request: RequestId) -> Result<bool> {
-        if self.accepting.contains(&request) {
+    async fn is_taken_on(&self, request: RequestId, epoch: u64) -> Result<bool> {
+        if self.accepting.contains(&request, epoch) {
             return Ok(true);
         }
         let ledger = self.ledger.clone();
