@@ -5,8 +5,8 @@
 //! instances wrote. Why this is exact stands in `docs/adr/0009-ledger-on-kafka.md`.
 
 use std::{
-    collections::BTreeMap,
-    sync::Arc,
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -35,6 +35,21 @@ pub struct SharedLedger {
     committer: Committer,
     owned: watch::Receiver<Arc<Owned>>,
     topics: Topics,
+    appending: Arc<Turns>,
+}
+
+/// The requests to which somebody appends. Two who did so at a time would both find that theirs is the next record: one who
+/// follows a request may not know yet that its pipeline was lost, and is another's by now or ours again.
+#[derive(Debug, Default)]
+struct Turns {
+    taken: Mutex<HashSet<RequestId>>,
+    given_back: Condvar,
+}
+
+/// Somebody's turn to append to a request, until dropped.
+struct Turn<'a> {
+    request: RequestId,
+    turns: &'a Turns,
 }
 
 /// Takes in what stands in the ledger's topic.
@@ -55,7 +70,7 @@ impl SharedLedger {
         owned: watch::Receiver<Arc<Owned>>,
         topics: Topics,
     ) -> Self {
-        Self { cache, committer, owned, topics }
+        Self { cache, committer, owned, topics, appending: Arc::default() }
     }
 
     /// Returns what the acceptance of a request, and what it tells, look like in the topics; for whoever commits it
@@ -83,6 +98,26 @@ impl SharedLedger {
     }
 }
 
+// === impl Turns, Turn ===
+
+impl Turns {
+    /// Waits until nobody else appends to a request.
+    fn take(&self, request: &RequestId) -> Turn<'_> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_taken = |taken: &mut HashSet<RequestId>| taken.contains(request);
+        let mut taken = self.given_back.wait_while(taken, is_taken).unwrap_or_else(PoisonError::into_inner);
+        taken.insert(request.clone());
+        Turn { request: request.clone(), turns: self }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.turns.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.request);
+        self.turns.given_back.notify_all();
+    }
+}
+
 /// Renders records and what they tell.
 fn outgoing(records: &[Record], events: &[Event]) -> Vec<Outgoing> {
     let key = |record: &Record| format!("{}/{}", record.request, record.sequence);
@@ -107,6 +142,7 @@ impl Store for SharedLedger {
             RecordBody::Accepted(accepted) => accepted.pipeline.clone(),
             _ => self.cache.request(&first.request)?.ok_or_else(elsewhere)?.pipeline,
         };
+        let _turn = self.appending.take(&first.request);
         let ownership = self.ownership(&pipeline).ok_or_else(elsewhere)?;
         let events = self.cache.foresee(records)?;
         let commit = Commit { ownership, consumed: None, records: outgoing(records, &events) };
@@ -245,5 +281,28 @@ impl LedgerCache for Feed {
             self.flushed = Instant::now();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dagwright_model::id::RequestId;
+
+    use super::Turns;
+
+    #[test]
+    fn one_at_a_time_appends_to_a_request() {
+        let (turns, id) = (Turns::default(), |text: &str| RequestId(text.into()));
+        let first = turns.take(&id("a"));
+        drop(turns.take(&id("b")));
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| drop(turns.take(&id("a"))));
+            // Others are served meanwhile, and the second one cannot have had its turn.
+            drop(turns.take(&id("b")));
+            assert!(!second.is_finished());
+            drop(first);
+            second.join().expect("its turn comes");
+        });
+        assert!(turns.taken.lock().expect("no panic").is_empty());
     }
 }

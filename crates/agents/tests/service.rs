@@ -21,13 +21,16 @@ use dagwright_engine::{Engine, Error as EngineError, Job, RunOutcome};
 use dagwright_model::{
     code::Code,
     facts::{ProbeReply, ProbeRequest, TypingReply, TypingRequest},
-    id::RequestId,
-    message::{Bounds, Facts},
+    id::{PlanHash, RequestId},
+    message::{Bounds, Facts, Observation},
+    plan::Plan,
     record::{Accepted, Ingress, PipelineStatus, Purpose, Record, RecordBody, RunEnded, RunStarted},
     spec::Spec,
     task::{Counts, Status},
 };
-use dagwright_store::{MemoryStore, Outbox, Register, RequestState, Store};
+use dagwright_store::{
+    Error as StoreError, MemoryStore, Outbox, PipelineSummary, Register, RequestState, RequestSummary, Store,
+};
 use tokio::sync::{Notify, Semaphore};
 
 /// A world that looks as it did when the facts of an example were recorded.
@@ -83,6 +86,81 @@ impl Engine for Stage {
     }
 }
 
+/// A ledger that refuses some appends, as one does whose pipeline was another's for a moment.
+#[derive(Debug)]
+struct Fickle {
+    store: Arc<MemoryStore>,
+    refusals: AtomicUsize,
+}
+
+impl Store for Fickle {
+    fn append(&self, records: &[Record]) -> Result<(), StoreError> {
+        let begins = matches!(records[0].body, RecordBody::Accepted(_));
+        let left = self.refusals.load(Ordering::SeqCst);
+        if begins || left == 0 {
+            return self.store.append(records);
+        }
+        self.refusals.store(left - 1, Ordering::SeqCst);
+        let request = records[0].request.clone();
+        Err(if left.is_multiple_of(2) {
+            StoreError::Elsewhere { request }
+        } else {
+            StoreError::Conflict { request, expected: records[0].sequence + 1, given: records[0].sequence }
+        })
+    }
+
+    fn read(&self, request: &RequestId, from: u64) -> Result<Vec<Record>, StoreError> {
+        self.store.read(request, from)
+    }
+
+    fn request(&self, request: &RequestId) -> Result<Option<RequestSummary>, StoreError> {
+        self.store.request(request)
+    }
+
+    fn requests(&self, pipeline: &str, limit: usize) -> Result<Vec<RequestSummary>, StoreError> {
+        self.store.requests(pipeline, limit)
+    }
+
+    fn unfinished(&self, run_key: &str) -> Result<Option<RequestId>, StoreError> {
+        self.store.unfinished(run_key)
+    }
+
+    fn baseline(&self, pipeline: &str) -> Result<Option<PlanHash>, StoreError> {
+        self.store.baseline(pipeline)
+    }
+
+    fn plan(&self, hash: &PlanHash) -> Result<Option<Plan>, StoreError> {
+        self.store.plan(hash)
+    }
+
+    fn fact(&self, key: &str) -> Result<Option<Observation>, StoreError> {
+        self.store.fact(key)
+    }
+}
+
+impl Register for Fickle {
+    fn open_requests(&self) -> Result<Vec<RequestId>, StoreError> {
+        self.store.open_requests()
+    }
+
+    fn recent(
+        &self,
+        pipeline: Option<&str>,
+        before: Option<(u64, &RequestId)>,
+        limit: usize,
+    ) -> Result<Vec<RequestSummary>, StoreError> {
+        self.store.recent(pipeline, before, limit)
+    }
+
+    fn pipeline(&self, pipeline: &str) -> Result<Option<PipelineSummary>, StoreError> {
+        self.store.pipeline(pipeline)
+    }
+
+    fn pipelines(&self, after: &str, limit: usize) -> Result<Vec<PipelineSummary>, StoreError> {
+        self.store.pipelines(after, limit)
+    }
+}
+
 struct World {
     store: Arc<MemoryStore>,
     engine: Arc<Stage>,
@@ -115,18 +193,17 @@ impl World {
     }
 
     async fn start(&self) -> Service {
+        self.start_on(self.store.clone()).await
+    }
+
+    async fn start_on(&self, register: Arc<dyn Register>) -> Service {
         let agents = Ports {
             bus: Arc::new(InProcess::new()),
             observer: Arc::new(Remembered(self.facts.clone())),
-            store: self.store.clone(),
+            store: register.clone(),
             clock: Arc::new(SystemClock),
         };
-        let resources = Resources {
-            agents,
-            register: self.store.clone(),
-            engine: self.engine.clone(),
-            connections: BTreeMap::new(),
-        };
+        let resources = Resources { agents, register, engine: self.engine.clone(), connections: BTreeMap::new() };
         let settings = Settings {
             staging: "/staging".into(),
             quarantine: "/quarantine".into(),
@@ -280,6 +357,41 @@ fn a_request_whose_follower_is_lost_goes_on_and_poison_fails_to_hold_others_up()
         world.until("b", RequestState::Succeeded).await;
         let lost = world.store.request(&id("poison")).expect("reads").expect("known");
         assert_eq!(lost.problem.map(|problem| problem.code), Some(Code::AgentLost));
+    });
+}
+
+#[test]
+fn a_request_goes_on_whose_pipeline_was_lost_and_won_again_at_once() {
+    check(async {
+        let world = World::new(0);
+        let service = world.start().await;
+        let accepted = world.accepted(Purpose::Run);
+        let pipeline = accepted.pipeline.clone();
+        service.submit(id("a"), accepted).await.expect("taken on");
+        world.until("a", RequestState::Running).await;
+        // It comes back before whoever follows the request has heard that it was lost.
+        tokio::join!(service.release(|_| true), service.take_on(pipeline, id("a"), Purpose::Run));
+        world.engine.let_end.add_permits(9);
+        world.until("a", RequestState::Succeeded).await;
+        assert_eq!(world.told("a").iter().filter(|kind| **kind == "run.started").count(), 1);
+    });
+}
+
+#[test]
+fn a_request_goes_on_for_which_the_ledger_took_no_record_for_a_while() {
+    check(async {
+        let world = World::new(9);
+        let fickle = Arc::new(Fickle { store: world.store.clone(), refusals: AtomicUsize::new(0) });
+        let service = world.start_on(fickle.clone()).await;
+        // First nothing of the negotiation, later nothing of what follows.
+        for (request, refusals) in [("a", 1), ("b", 2), ("c", 5)] {
+            fickle.refusals.store(refusals, Ordering::SeqCst);
+            service.submit(id(request), world.accepted(Purpose::Run)).await.expect("taken on");
+            world.until(request, RequestState::Succeeded).await;
+            let wanted =
+                ["request.accepted", "plan.sealed", "dag.compiled", "dag.compiled", "run.started", "run.succeeded"];
+            assert_eq!(world.told(request), wanted);
+        }
     });
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Who follows a request may be lost to a panic; another one is sent after it, from the ledger. A request that loses
 //! them again and again is given up, alone.
+//!
+//! A pipeline may go to another process and come back at any moment, also between two steps of whoever follows a request.
+//! What the ledger then refuses harms nothing, and somebody is sent again as long as the pipeline is ours.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -23,6 +26,13 @@ use crate::{metrics, queue::Queue};
 /// How often a request may lose who follows it before it is given up.
 const LOSSES_MAX: u32 = 3;
 
+/// How often the ledger may refuse what is written for a request although this process acts for its pipeline; then what
+/// this process believes is wrong for good, and the next one reads it anew.
+const OVERTAKEN_MAX: u32 = 100;
+
+/// How long to wait before somebody is sent again: a partition that is taken up anew takes about so long.
+const OVERTAKEN_PAUSE: Duration = Duration::from_millis(100);
+
 /// How many questions may wait for one request; people ask few.
 const ASKED_MAX: usize = 16;
 
@@ -32,6 +42,7 @@ pub(super) struct Dispatcher {
     queue: Queue,
     followed: HashMap<RequestId, Followed>,
     losses: HashMap<RequestId, u32>,
+    overtaken: HashMap<RequestId, u32>,
 }
 
 struct Followed {
@@ -94,7 +105,8 @@ pub(super) struct Release {
 
 impl Dispatcher {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, queue: Queue::default(), followed: HashMap::new(), losses: HashMap::new() }
+        let queue = Queue::default();
+        Self { shared, queue, followed: HashMap::new(), losses: HashMap::new(), overtaken: HashMap::new() }
     }
 
     /// Sends somebody after a request, unless somebody follows it already or the service drains.
@@ -107,7 +119,7 @@ impl Dispatcher {
             return;
         }
         let (inbox, asked) = mpsc::channel(ASKED_MAX);
-        let work = follow(self.shared.clone(), context.address(), request.clone(), errand, asked);
+        let work = follow(self.shared.clone(), context.address(), request.clone(), errand.clone(), asked);
         let task = actix::spawn(work);
         let abort = task.abort_handle();
         self.followed.insert(
@@ -116,7 +128,7 @@ impl Dispatcher {
         );
         self.measure();
         context.spawn(task.into_actor(self).map(move |ended, dispatcher, context| {
-            dispatcher.take(pipeline, request, ended, context);
+            dispatcher.take(pipeline, request, errand, ended, context);
             dispatcher.measure();
         }));
     }
@@ -126,6 +138,7 @@ impl Dispatcher {
         &mut self,
         pipeline: String,
         request: RequestId,
+        errand: Errand,
         ended: Result<Ended, JoinError>,
         context: &mut Context<Self>,
     ) {
@@ -133,11 +146,15 @@ impl Dispatcher {
         match ended {
             Ok(Ended::Done) => {
                 self.losses.remove(&request);
+                self.overtaken.remove(&request);
                 self.leave(&pipeline, &request, context);
             }
             Ok(Ended::HandedOver) if turn_came => self.send_after(pipeline, request, Errand::GoOn, context),
             // It goes on when its turn comes, or with another process.
             Ok(Ended::HandedOver) => {}
+            Ok(Ended::Overtaken) => self.send_again(pipeline, request, errand, turn_came, context),
+            // Its pipeline was lost, and won again before the one who followed had gone.
+            Err(lost) if lost.is_cancelled() && turn_came => self.send_after(pipeline, request, Errand::GoOn, context),
             Err(lost) if lost.is_cancelled() => {}
             Err(_) => {
                 let losses = self.losses.entry(request.clone()).or_default();
@@ -153,6 +170,36 @@ impl Dispatcher {
                 }
             }
         }
+    }
+
+    /// Sends somebody after a request again, for which the ledger took no record, unless another process goes on with it.
+    fn send_again(
+        &mut self,
+        pipeline: String,
+        request: RequestId,
+        errand: Errand,
+        turn_came: bool,
+        context: &mut Context<Self>,
+    ) {
+        let errand = match errand {
+            // Its turn has not come, so there is nothing to go on with.
+            Errand::Listen if !turn_came => return,
+            Errand::Listen | Errand::GoOn => Errand::GoOn,
+            Errand::GiveUp(problem) => Errand::GiveUp(problem),
+        };
+        if !self.shared.resources.register.acts_for(&pipeline) {
+            return;
+        }
+        let overtaken = self.overtaken.entry(request.clone()).or_default();
+        *overtaken += 1;
+        if *overtaken > OVERTAKEN_MAX {
+            tracing::error!(request_id = %request, "the ledger refuses what is written for a request again and again");
+            self.shared.broken.cancel();
+            return;
+        }
+        context.run_later(OVERTAKEN_PAUSE, move |dispatcher, context| {
+            dispatcher.send_after(pipeline, request, errand, context);
+        });
     }
 
     fn leave(&mut self, pipeline: &str, request: &RequestId, context: &mut Context<Self>) {
@@ -226,6 +273,7 @@ impl Handler<Release> for Dispatcher {
 
     fn handle(&mut self, Release { is_lost }: Release, _: &mut Context<Self>) {
         self.queue.release(&is_lost);
+        self.overtaken.clear();
         for followed in self.followed.values().filter(|followed| is_lost(&followed.pipeline)) {
             // What it writes is refused by now; its tasks end with it.
             followed.task.abort();

@@ -60,6 +60,9 @@ pub(super) enum Ended {
     Done,
     /// Somebody else goes on with it, here or in another process.
     HandedOver,
+    /// The ledger took no record: another process acts for the pipeline, or did for a while, or somebody else has written
+    /// for the request meanwhile.
+    Overtaken,
 }
 
 struct Follower {
@@ -93,7 +96,12 @@ pub(super) async fn follow(
     let (accepted, life, next_sequence) = known;
     let span = spans::log(&request, accepted.traceparent.as_deref());
     let follower = Follower { shared, dispatcher, request, accepted, next_sequence, cancel: Cancel::default() };
-    follower.follow(life, errand, asked).instrument(span).await.unwrap_or(Ended::HandedOver)
+    match follower.follow(life, errand, asked).instrument(span).await {
+        Ok(ended) => ended,
+        Err(Refused::Store(StoreError::Elsewhere { .. } | StoreError::Conflict { .. })) => Ended::Overtaken,
+        // The ledger failed, which is told elsewhere.
+        Err(_) => Ended::HandedOver,
+    }
 }
 
 /// Reads a request's life from the ledger; `None` when there is nothing to follow.
@@ -352,7 +360,10 @@ async fn run(commission: Commission, plan: Arc<Plan>, cancel: Cancel) -> Told {
             spans::ran(&span, &outcome);
             Told::Event(Event::RunEnded, next_sequence)
         }
-        Err(EngineError::Append { source: error @ StoreError::Elsewhere { .. }, .. }) => Told::Failed(error.into()),
+        Err(EngineError::Append {
+            source: error @ (StoreError::Elsewhere { .. } | StoreError::Conflict { .. }),
+            ..
+        }) => Told::Failed(error.into()),
         Err(error) => {
             tracing::error!(request_id = %request, error = %error, "a run cannot go on");
             shared.broken.cancel();
