@@ -12,10 +12,11 @@
 //! ledger gives the state that [`Run::apply`] had when it recorded. So whoever appends a step's records in one batch
 //! before performing the rest can crash at any moment.
 //!
-//! A failed task holds up only what depends on it, as in Airflow; a cancelled or overdue run starts nothing further;
+//! A task that misses what was staged for it has it staged again. A failed task holds up only what depends on it, as in Airflow; a cancelled or overdue run starts nothing further;
 //! teardown runs when everything else has settled, whatever became of it, and decides nothing.
 
 mod report;
+mod restage;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -200,6 +201,7 @@ impl Run {
                     Phase::Settled => instance.phase = Phase::Retrying,
                     Phase::Waiting | Phase::Running(_) | Phase::Retrying => return Err(Misfit),
                 }
+                self.restage(&retry.instance);
             }
             RecordBody::Cancelled(_) => {
                 self.cancelled = true;

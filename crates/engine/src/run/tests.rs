@@ -13,7 +13,9 @@ use dagwright_model::{
 use super::{Effect, Event, Misfit, Run};
 use crate::{
     Error,
-    tests::fixture::{failed, instance, mapped, plan, publish, split, split_in, started, succeeded, task, teardown},
+    tests::fixture::{
+        failed, instance, mapped, plan, publish, split, split_in, staging, started, succeeded, task, teardown,
+    },
 };
 
 /// A run, and everything it recorded.
@@ -238,6 +240,59 @@ fn a_failure_holds_up_only_what_follows_it() {
     run.end("z", 1, failed(Code::StagingUnavailable), "delay z #2 30s");
     run.retry("z", 2, "launch z #2");
     run.end("z", 2, failed(Code::SinkDenied), "Failed DW0504");
+}
+
+/// An extract that stages, a transform that stages, and two loads.
+fn staged() -> Plan {
+    plan(vec![
+        staging("extract", &[], &[], &["source"]),
+        staging("transform", &["extract"], &["source"], &["step"]),
+        staging("a", &["transform"], &["step"], &[]),
+        staging("b", &["transform"], &["step"], &[]),
+        teardown("z", &[]),
+    ])
+}
+
+#[test]
+fn what_was_staged_and_is_gone_is_staged_again() {
+    let mut run = Bench::new(staged());
+    run.begin("launch extract #1");
+    run.end("extract", 1, succeeded(), "launch transform #1");
+    run.end("transform", 1, succeeded(), "launch a #1, launch b #1");
+    run.end("a", 1, succeeded(), "");
+    // The disk is lost with all that was staged; what was loaded stays.
+    let mut run = run.crash();
+    run.begin("launch b #2");
+    run.end("b", 2, failed(Code::StagingUnavailable), "delay b #3 30s, launch transform #2");
+    run.retry("b", 3, "");
+    run.end("transform", 2, failed(Code::StagingUnavailable), "delay transform #3 30s, launch extract #2");
+    // A further end of the engine changes nothing.
+    let mut run = run.crash();
+    run.begin("launch extract #3");
+    run.end("extract", 3, succeeded(), "launch transform #3");
+    run.end("transform", 3, succeeded(), "launch b #3");
+    run.end("b", 3, succeeded(), "launch z #1");
+    run.end("z", 1, succeeded(), "Succeeded");
+}
+
+#[test]
+fn only_what_the_failed_task_reads_is_staged_again_and_not_without_end() {
+    let mut run = Bench::new(plan(vec![
+        staging("x", &[], &[], &["one"]),
+        staging("y", &[], &[], &["two"]),
+        staging("load", &["x", "y"], &["one"], &[]),
+    ]));
+    run.begin("launch x #1, launch y #1");
+    run.end("x", 1, succeeded(), "");
+    run.end("y", 1, succeeded(), "launch load #1");
+    for attempt in 1..=3 {
+        let next = attempt + 1;
+        let delay = format!("delay load #{next} {}s", 30 << (attempt - 1));
+        run.end("load", attempt, failed(Code::StagingUnavailable), &format!("{delay}, launch x #{next}"));
+        run.end("x", next, succeeded(), "");
+        run.retry("load", next, &format!("launch load #{next}"));
+    }
+    run.end("load", 4, failed(Code::StagingUnavailable), "Failed DW0606");
 }
 
 #[test]

@@ -12,10 +12,10 @@ use dagwright_model::{
     record::{Accepted, Ingress, Purpose, Record, RecordBody, RunStarted, TaskInstance},
     spec::{Airflow, Locator, LossyCast, OnMissing, Policy, Ragged, Retries, SchemaChange, SinkMode, WriteOptions},
     task::{
-        Counts, Outcome, Partition, PartitionRange, Problem, Publish, SinkCounts, SinkWrite, SourceRead, Split,
-        SplitBy, Status, TASK_VERSION, TaskSpec, Work, WriteStrategy,
+        Counts, Input, Move, Outcome, Output, Partition, PartitionRange, Problem, Publish, SinkCounts, SinkWrite,
+        SourceRead, Split, SplitBy, Status, TASK_VERSION, TaskSpec, Work, WriteStrategy,
     },
-    units::{ByteSize, Span},
+    units::{ByteSize, Ratio, Span},
 };
 use dagwright_store::Store;
 
@@ -92,6 +92,21 @@ pub(crate) fn split(id: &str, partitions_max: u32) -> PlannedTask {
 
 pub(crate) fn mapped(id: &str, over: &str) -> PlannedTask {
     PlannedTask { mapped_over: Some(TaskId(over.into())), ..task(id, &[over]) }
+}
+
+/// A task that reads relations from the staging area and leaves others there.
+pub(crate) fn staging(id: &str, after: &[&str], reads: &[&str], leaves: &[&str]) -> PlannedTask {
+    let input = |relation: &&str| (name(relation), Input::Staged { columns: Vec::new() });
+    let mut task = task(id, after);
+    task.spec.work = Work::Move(Move {
+        inputs: reads.iter().map(input).collect(),
+        steps: Vec::new(),
+        binds: BTreeMap::new(),
+        gates: Vec::new(),
+        max_rejected: Ratio(0),
+        outputs: leaves.iter().map(|relation| Output::Staged { relation: name(relation) }).collect(),
+    });
+    task
 }
 
 /// Publishes what a mapped task staged for the sink that [`succeeded`] counts rows of.
