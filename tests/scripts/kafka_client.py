@@ -12,10 +12,11 @@ output: {"ok": …} or {"error": {"code": …, "message": …}} with the code as
     {"do": "end", "transaction": …, "commit": true or false}
     {"do": "consume", "topic": …, "records_max": …, "within_s": …}            that many records, fewer when time is up
     {"do": "consume", "topic": …, "records_max": null, "within_s": …}         all up to the end at that moment
+    {"do": "follow", "topic": …, "records_max": …, "within_s": …}             further ones than it was told before
 
 A record has key, value, headers ([[name, value]]) and partition, all optional; a consumed one has its offset too. Bytes
-are written in hexadecimal. Consuming starts at the first record of every partition, and leaves out what is not
-committed.
+are written in hexadecimal. Consuming starts at the first record of every partition, following goes on where it was;
+both leave out what is not committed.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Client:
         self.admin = AdminClient(self.settings)
         self.producers: dict[str | None, Producer] = {}
         self.open: set[str] = set()
+        self.followed: dict[str, Consumer] = {}
 
     def note(self, error: KafkaError) -> None:
         """Keeps what no retry mends; librdkafka itself goes on trying."""
@@ -114,19 +116,9 @@ class Client:
         self.open.discard(transaction)
 
     def consume(self, topic: str, records_max: int | None, within_s: float) -> list[dict[str, Any]]:
-        consumer = Consumer(
-            self.settings
-            | {
-                "group.id": "tests",  # Wanted even of a consumer that joins none and commits nothing.
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 50,  # How long the broker keeps the end of a partition to itself.
-                "isolation.level": "read_committed",
-            }
-        )
+        partitions = self.partitions(topic)
+        consumer = self.consumer(topic, partitions, {"enable.partition.eof": True})
         try:
-            partitions = self.partitions(topic)
-            consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
             records: list[dict[str, Any]] = []
             ended: set[int | None] = set()
             for wait_s in self.attempts(within_s):
@@ -146,6 +138,33 @@ class Client:
             return records
         finally:
             consumer.close()
+
+    def follow(self, topic: str, records_max: int, within_s: float) -> list[dict[str, Any]]:
+        if topic not in self.followed:
+            self.followed[topic] = self.consumer(topic, self.partitions(topic), {})
+        records: list[dict[str, Any]] = []
+        for wait_s in self.attempts(within_s):
+            message = self.followed[topic].poll(wait_s)
+            # A broker that has gone comes back, and the time is bounded in any case.
+            if message is not None and not message.error():
+                records.append(described(message))
+            if len(records) == records_max:
+                break
+        return records
+
+    def consumer(self, topic: str, partitions: set[int], own: dict[str, Any]) -> Consumer:
+        consumer = Consumer(
+            self.settings
+            | {
+                "group.id": "tests",  # Wanted even of a consumer that joins none and commits nothing.
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 50,  # How long the broker keeps the end of a partition to itself.
+                "isolation.level": "read_committed",
+            }
+            | own
+        )
+        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
+        return consumer
 
     def partitions(self, topic: str) -> set[int]:
         self.topics()
@@ -198,6 +217,7 @@ def main() -> None:
         "produce": client.produce,
         "end": client.end,
         "consume": client.consume,
+        "follow": client.follow,
     }
     for line in sys.stdin:
         request = json.loads(line)

@@ -93,6 +93,23 @@ pub fn read(reader: &mut impl BufRead) -> Reply {
     Reply { status, headers, body: String::from_utf8(body).expect("text") }
 }
 
+/// Calls somebody who may end meanwhile; returns the status, if one was told.
+#[must_use]
+pub fn attempt(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<u16> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n").into_bytes();
+    for (name, value) in headers {
+        request.extend(format!("{name}: {value}\r\n").into_bytes());
+    }
+    request.extend(format!("content-length: {}\r\n\r\n", body.len()).into_bytes());
+    request.extend(body);
+    stream.write_all(&request).ok()?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).ok()?;
+    line.split(' ').nth(1)?.parse().ok()
+}
+
 fn head(reader: &mut impl BufRead) -> (u16, Vec<(String, String)>) {
     let first = line(reader);
     let status = first.split(' ').nth(1).and_then(|text| text.parse().ok());

@@ -11,6 +11,7 @@ use std::{
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::OnceLock,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -421,6 +422,19 @@ impl Client {
     #[must_use]
     pub fn consume(&mut self, topic: &str, records_max: usize) -> Vec<Record> {
         let request = json!({ "do": "consume", "topic": topic, "records_max": records_max, "within_s": PATIENCE_S });
+        self.expect(&request).as_array().expect("records").iter().map(Record::from_json).collect()
+    }
+
+    /// Waits for further committed records than this told before: so many, or fewer when the time is up. Those of one
+    /// partition are in order, and each comes once. A broker that is away is waited for.
+    ///
+    /// # Panics
+    /// When there is no such topic.
+    #[track_caller]
+    #[must_use]
+    pub fn follow(&mut self, topic: &str, records_max: usize, within: Duration) -> Vec<Record> {
+        let within_s = within.as_secs_f64();
+        let request = json!({ "do": "follow", "topic": topic, "records_max": records_max, "within_s": within_s });
         self.expect(&request).as_array().expect("records").iter().map(Record::from_json).collect()
     }
 
