@@ -5,8 +5,11 @@
 //! ended. What was written there stays open: readers wait at it, and the next marker of the same producer decides over
 //! it too. So an aborted transaction would become visible together with the next one that is committed.
 //!
+//! The same holds for the group's offsets, which are a topic to brokers: with an offset that stays open nobody is told
+//! where to go on in its partition, and it would be committed together with others.
+//!
 //! Hence before a producer goes on after something went wrong, and when it begins, it looks for partitions with
-//! something open and ends that by a transaction of its own, which it aborts.
+//! something open, and ends that and all offsets of its own by a transaction which it aborts.
 
 use std::time::Duration;
 

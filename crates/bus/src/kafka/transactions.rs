@@ -319,14 +319,22 @@ impl Transactions {
         let open = dangling(&self.consumer, &uncommitted, &self.shared.topics)?;
         if !open.is_empty() {
             tracing::info!(partitions = open.len(), "end what an aborted transaction left open");
-            self.abort_in(producer, &open)?;
         }
+        self.abort_in(producer, &open, &uncommitted)?;
         self.is_suspect = false;
         Ok(())
     }
 
-    /// Aborts a transaction that takes in these partitions.
-    fn abort_in(&self, producer: &TransactionalProducer, places: &[(String, i32)]) -> Result<(), KafkaError> {
+    /// Aborts a transaction that takes in these partitions, and the group's offsets.
+    fn abort_in(
+        &self,
+        producer: &TransactionalProducer,
+        places: &[(String, i32)],
+        outsider: &BaseConsumer<Log>,
+    ) -> Result<(), KafkaError> {
+        let (offset, Some(metadata)) = (self.aborted_offset()?, outsider.group_metadata()) else {
+            return Err(KafkaError::Canceled);
+        };
         producer.context().expect(places.len());
         producer.begin_transaction()?;
         let send = |(topic, partition): &(String, i32)| {
@@ -335,12 +343,22 @@ impl Transactions {
             producer.send(record).map_err(|(error, _)| error)
         };
         let sent = places.iter().try_for_each(send);
-        let taken = sent.and_then(|()| match producer.context().wait().first() {
-            Some((_, code)) => Err(KafkaError::MessageProduction(*code)),
-            None => Ok(()),
-        });
+        let sent = sent
+            .and_then(|()| self.call(|| producer.send_offsets_to_transaction(&offset, &metadata, CALL_TIMEOUT)))
+            .and_then(|()| match producer.context().wait().first() {
+                Some((_, code)) => Err(KafkaError::MessageProduction(*code)),
+                None => Ok(()),
+            });
         self.call(|| producer.abort_transaction(CALL_TIMEOUT))?;
-        taken
+        sent
+    }
+
+    /// Returns an offset that takes the group's offsets into a transaction. Nobody asks for it, so it does no harm if brokers
+    /// forget its end as well.
+    fn aborted_offset(&self) -> Result<TopicPartitionList, KafkaError> {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(&self.shared.topics.ledger, 0, Offset::Offset(0))?;
+        Ok(offsets)
     }
 
     /// Calls librdkafka until it has an answer, for a bounded time: a call that ran out of time goes on where it was.
