@@ -9,6 +9,7 @@
 //! | [`service`] | takes requests on and sees them through; `lifecycle` and `queue` are its machines |
 //! | [`shared_ledger`] | the ledger of many instances: a topic, with a store as its cache |
 //! | [`team`] | the four agents of one host, and how to ask them |
+//! | `agreed` | a plan, with what follows from it alone |
 //! | `orchestrator`, `participant` | the actors |
 //! | `docket` | what the orchestrator was asked and has not answered; it outlives the actor |
 //! | `keeper` | delivers an agent's messages, and builds it anew as soon as it panicked |
@@ -16,6 +17,7 @@
 //! | [`metrics`] | what is measured |
 //! | [`ports`], [`observer`] | what agents need from outside; the one that starts `dagwright-task` |
 
+mod agreed;
 mod docket;
 pub mod interval;
 mod keeper;

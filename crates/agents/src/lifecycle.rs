@@ -17,20 +17,20 @@ mod tests;
 
 use std::sync::Arc;
 
-use dagwright_compiler::{Target, compile};
 use dagwright_model::{
-    canonical,
     code::Code,
     id::{PlanHash, RequestId},
     plan::Plan,
     record::{
-        Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, PipelineChanged, PipelineStatus, PlanReused,
-        Purpose, RecordBody,
+        Accepted, ApprovalNeeded, Cancelled, Decision, Ended, PipelineChanged, PipelineStatus, PlanReused, Purpose,
+        RecordBody,
     },
     spec::{Approval, SchemaChange},
     task::Problem,
 };
 use dagwright_negotiation::session::Ending;
+
+use crate::agreed::Agreed;
 
 /// What happens to a request.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) enum Event {
     /// What was agreed on for another request holds for this one too.
     Reused {
         /// The plan.
-        plan: Arc<Plan>,
+        plan: Arc<Agreed>,
         /// The other request.
         from: RequestId,
     },
@@ -75,7 +75,7 @@ pub(crate) enum Effect {
     /// Let the agents negotiate; send [`Event::Negotiated`].
     Negotiate,
     /// Run the plan, or go on with its run; send [`Event::RunEnded`].
-    Run(Arc<Plan>),
+    Run(Arc<Agreed>),
     /// Tell the run to stop.
     StopRun {
         /// Who wants it.
@@ -106,7 +106,7 @@ pub(crate) struct Lifecycle {
     /// The revision that an apply will have made, known from its turn on.
     next_revision: u64,
     stage: Stage,
-    plan: Option<Arc<Plan>>,
+    plan: Option<Arc<Agreed>>,
     approved: bool,
     compiled: bool,
     /// Who wants it to stop as soon as the agents have come to an end.
@@ -162,11 +162,11 @@ impl Lifecycle {
                 Stage::Sealed | Stage::AwaitingApproval | Stage::Running | Stage::Ended => return Err(Misfit),
             },
             RecordBody::PlanSealed(sealed) => {
-                self.plan = Some(Arc::new(sealed.plan.clone()));
+                self.plan = Some(Arc::new(Agreed::new(sealed.plan.clone())));
                 self.stage = Stage::Sealed;
             }
             RecordBody::PlanReused(reused) => {
-                self.plan = Some(Arc::new(plan(&reused.hash).ok_or(Misfit)?));
+                self.plan = Some(Arc::new(Agreed::new(plan(&reused.hash).ok_or(Misfit)?)));
                 self.stage = Stage::Sealed;
             }
             RecordBody::ApprovalNeeded(_) => self.stage = Stage::AwaitingApproval,
@@ -210,7 +210,7 @@ impl Lifecycle {
 
             (Stage::Negotiating, Event::Negotiated(ending)) => self.conclude(ending),
             (Stage::Negotiating, Event::Reused { plan, from }) => {
-                let reused = PlanReused { hash: plan.hash(), from };
+                let reused = PlanReused { hash: plan.hash().clone(), from };
                 let mut effects = vec![Effect::Record(RecordBody::PlanReused(reused))];
                 effects.extend(self.take(plan));
                 effects
@@ -282,10 +282,10 @@ impl Lifecycle {
             self.stage = Stage::Ended;
             return vec![Effect::End];
         };
-        self.take(Arc::from(plan))
+        self.take(Arc::new(Agreed::new(*plan)))
     }
 
-    fn take(&mut self, plan: Arc<Plan>) -> Vec<Effect> {
+    fn take(&mut self, plan: Arc<Agreed>) -> Vec<Effect> {
         self.plan = Some(plan);
         self.stage = Stage::Sealed;
         match self.cancelled.take() {
@@ -301,8 +301,9 @@ impl Lifecycle {
             self.stage = Stage::Ended;
             return vec![Effect::End];
         }
-        if !self.approved && needs_approval(&plan) {
-            let needed = ApprovalNeeded { plan_hash: plan.hash(), schema_change: plan.schema_change };
+        if !self.approved && needs_approval(plan.plan()) {
+            let schema_change = plan.plan().schema_change;
+            let needed = ApprovalNeeded { plan_hash: plan.hash().clone(), schema_change };
             self.stage = Stage::AwaitingApproval;
             return vec![Effect::Record(RecordBody::ApprovalNeeded(needed))];
         }
@@ -322,7 +323,7 @@ impl Lifecycle {
 
     fn decide(&mut self, approved: bool, by: Option<String>) -> Vec<Effect> {
         let Some(plan) = &self.plan else { return vec![Effect::End] };
-        let decision = Decision { plan_hash: plan.hash(), by };
+        let decision = Decision { plan_hash: plan.hash().clone(), by };
         if !approved {
             return self.end(RecordBody::Declined(decision));
         }
@@ -333,21 +334,12 @@ impl Lifecycle {
         effects
     }
 
-    /// Compiles the plan for every target: proof that it compiles, and the hashes of what would be deployed.
-    fn compile(&mut self, plan: &Plan) -> Vec<Effect> {
+    /// Compiles the plan, once.
+    fn compile(&mut self, plan: &Agreed) -> Vec<Effect> {
         if std::mem::replace(&mut self.compiled, true) {
             return Vec::new();
         }
-        let of = |target: &Target| {
-            let dag = compile(plan, *target).into_iter().next()?;
-            Some(Effect::Record(RecordBody::DagCompiled(DagCompiled {
-                plan_hash: plan.hash(),
-                target: target.to_string(),
-                file_hash: canonical::hash_bytes(&dag.bytes),
-                file: dag.name,
-            })))
-        };
-        Target::ALL.iter().filter_map(of).collect()
+        plan.compiled().iter().cloned().map(RecordBody::DagCompiled).map(Effect::Record).collect()
     }
 
     fn refuse(&mut self, problem: Problem) -> Vec<Effect> {

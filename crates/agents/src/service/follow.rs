@@ -7,13 +7,12 @@ use dagwright_engine::{Cancel, Error as EngineError, Job, event};
 use dagwright_model::{
     code::Code,
     id::{PlanHash, RequestId},
-    plan::Plan,
     record::{Accepted, PipelineStatus, Record, RecordBody, RunStarted},
     spec::Spec,
     task::{Problem, Status},
 };
 use dagwright_negotiation::session::Ending;
-use dagwright_store::Error as StoreError;
+use dagwright_store::{Error as StoreError, Register};
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tracing::Instrument;
@@ -25,6 +24,7 @@ use super::{
     spans,
 };
 use crate::{
+    agreed::Agreed,
     interval,
     lifecycle::{Effect, Event, Lifecycle, Pipeline},
     metrics::{self, Place, Waiting},
@@ -65,6 +65,14 @@ pub(super) enum Ended {
     Overtaken,
 }
 
+/// What the ledger knows of a request that has not ended.
+struct Known {
+    accepted: Accepted,
+    life: Lifecycle,
+    next_sequence: u64,
+    pipeline: Pipeline,
+}
+
 struct Follower {
     shared: Arc<Shared>,
     dispatcher: Addr<Dispatcher>,
@@ -88,15 +96,16 @@ pub(super) async fn follow(
     errand: Errand,
     asked: mpsc::Receiver<Asked>,
 ) -> Ended {
-    let known = match read(&shared, &request).await {
+    let (register, id) = (shared.resources.register.clone(), request.clone());
+    let known = match blocking(move || read(&*register, &id)).await.map_err(|error| shared.refused(error)) {
         Ok(Some(known)) => known,
         Ok(None) => return Ended::Done,
         Err(_) => return Ended::HandedOver, // The ledger failed, which is told elsewhere.
     };
-    let (accepted, life, next_sequence) = known;
+    let Known { accepted, life, next_sequence, pipeline } = known;
     let span = spans::log(&request, accepted.traceparent.as_deref());
     let follower = Follower { shared, dispatcher, request, accepted, next_sequence, cancel: Cancel::default() };
-    match follower.follow(life, errand, asked).instrument(span).await {
+    match follower.follow(life, pipeline, errand, asked).instrument(span).await {
         Ok(ended) => ended,
         Err(Refused::Store(StoreError::Elsewhere { .. } | StoreError::Conflict { .. })) => Ended::Overtaken,
         // The ledger failed, which is told elsewhere.
@@ -104,21 +113,26 @@ pub(super) async fn follow(
     }
 }
 
-/// Reads a request's life from the ledger; `None` when there is nothing to follow.
-async fn read(shared: &Arc<Shared>, request: &RequestId) -> Result<Option<(Accepted, Lifecycle, u64)>, Refused> {
-    let (register, id) = (shared.resources.register.clone(), request.clone());
-    let records = blocking(move || register.read(&id, 0)).await.map_err(|error| shared.refused(error))?;
+/// Reads a request's life from the ledger, and what its pipeline is; `None` when there is nothing to follow.
+fn read(register: &dyn Register, request: &RequestId) -> Result<Option<Known>, StoreError> {
+    let records = register.read(request, 0)?;
     let Some(RecordBody::Accepted(accepted)) = records.first().map(|record| &record.body) else { return Ok(None) };
     let mut life = Lifecycle::new(accepted);
     for record in &records {
-        let plan = |hash: &PlanHash| shared.resources.register.plan(hash).ok().flatten();
+        let plan = |hash: &PlanHash| register.plan(hash).ok().flatten();
         if life.replay(&record.body, plan).is_err() {
             tracing::error!(request_id = %request, sequence = record.sequence, "a record does not fit the ones before it");
             return Ok(None);
         }
     }
-    let accepted = (**accepted).clone();
-    Ok(if life.has_ended() { None } else { Some((accepted, life, records.len() as u64)) })
+    if life.has_ended() {
+        return Ok(None);
+    }
+    let pipeline = match register.pipeline(&accepted.pipeline)? {
+        Some(known) => Pipeline { status: known.status, revision: known.revision },
+        None => Pipeline { status: PipelineStatus::Active, revision: 0 },
+    };
+    Ok(Some(Known { accepted: (**accepted).clone(), life, next_sequence: records.len() as u64, pipeline }))
 }
 
 // === impl Follower ===
@@ -127,12 +141,13 @@ impl Follower {
     async fn follow(
         mut self,
         mut life: Lifecycle,
+        pipeline: Pipeline,
         errand: Errand,
         mut asked: mpsc::Receiver<Asked>,
     ) -> Result<Ended, Refused> {
         let mut work: Option<BoxFuture<'static, Told>> = None;
         let mut next = match errand {
-            Errand::GoOn => Some(Event::Turn { pipeline: self.pipeline().await? }),
+            Errand::GoOn => Some(Event::Turn { pipeline }),
             Errand::GiveUp(problem) => Some(Event::GivenUp(problem)),
             Errand::Listen => None,
         };
@@ -203,8 +218,8 @@ impl Follower {
                 Effect::Negotiate | Effect::Run(_) if self.shared.draining.is_cancelled() => return Ok(true),
                 Effect::Negotiate => *work = Some(Box::pin(negotiate(self.errand()))),
                 Effect::Run(plan) => {
-                    let running_max = usize::try_from(plan.airflow.max_active_runs).unwrap_or(usize::MAX);
-                    let (pipeline, request) = (plan.dag_id.clone(), self.request.clone());
+                    let running_max = usize::try_from(plan.plan().airflow.max_active_runs).unwrap_or(usize::MAX);
+                    let (pipeline, request) = (plan.plan().dag_id.clone(), self.request.clone());
                     self.dispatcher.do_send(Runs { pipeline, request, running_max });
                     *work = Some(Box::pin(run(self.errand(), plan, self.cancel.clone())));
                 }
@@ -247,15 +262,6 @@ impl Follower {
             Err(error) => tracing::warn!(%error, "could not look up how a request ended, it is not counted"),
         }
     }
-
-    async fn pipeline(&self) -> Result<Pipeline, Refused> {
-        let (register, pipeline) = (self.shared.resources.register.clone(), self.accepted.pipeline.clone());
-        let known = blocking(move || register.pipeline(&pipeline)).await.map_err(|error| self.shared.refused(error))?;
-        Ok(known.map_or(Pipeline { status: PipelineStatus::Active, revision: 0 }, |known| Pipeline {
-            status: known.status,
-            revision: known.revision,
-        }))
-    }
 }
 
 /// What somebody needs who negotiates or runs for a request.
@@ -269,14 +275,14 @@ struct Commission {
 /// Lets the agents negotiate.
 async fn negotiate(commission: Commission) -> Told {
     let Commission { shared, request, accepted, next_sequence } = commission;
-    let Ok(spec) = Spec::parse(&accepted.spec_text) else {
-        // Whoever accepted it has parsed it.
-        return Told::Event(Event::GivenUp(internal("the spec of an accepted request is not valid")), next_sequence);
-    };
     let found_at_ms = shared.clock().now_ms();
     if let Some(Recent { plan, from, .. }) = shared.plans.get(&accepted.spec_hash, found_at_ms) {
         return Told::Event(Event::Reused { plan, from }, next_sequence);
     }
+    let Ok(spec) = Spec::parse(&accepted.spec_text) else {
+        // Whoever accepted it has parsed it.
+        return Told::Event(Event::GivenUp(internal("the spec of an accepted request is not valid")), next_sequence);
+    };
     let waiting = Waiting::begin(Place::Negotiation);
     let _place = shared.limits.negotiations.take().await;
     drop(waiting);
@@ -304,8 +310,9 @@ async fn negotiate(commission: Commission) -> Told {
 }
 
 /// Runs a plan, or goes on with its run.
-async fn run(commission: Commission, plan: Arc<Plan>, cancel: Cancel) -> Told {
+async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Told {
     let Commission { shared, request, accepted, next_sequence } = commission;
+    let plan = agreed.plan().clone();
     let waiting = Waiting::begin(Place::Run);
     let _place = shared.limits.runs.take().await;
     drop(waiting);
@@ -323,7 +330,7 @@ async fn run(commission: Commission, plan: Arc<Plan>, cancel: Cancel) -> Told {
         Err(error) => return Told::Event(Event::GivenUp(internal(&error.to_string())), next_sequence),
     };
     let started = RunStarted {
-        plan_hash: plan.hash(),
+        plan_hash: agreed.hash().clone(),
         effect: request.to_string(),
         generation: 0,
         base: accepted.base.clone(),

@@ -13,6 +13,8 @@ use dagwright_model::{
 };
 use indexmap::IndexMap;
 
+use crate::agreed::Agreed;
+
 /// How many plans are kept; the oldest is forgotten first. A plan is some tens of kilobytes.
 const PLANS_MAX: usize = 1024;
 
@@ -27,7 +29,7 @@ pub(super) struct RecentPlans {
 /// A plan, for whom it was agreed on, and when its facts were found.
 #[derive(Clone, Debug)]
 pub(super) struct Recent {
-    pub(super) plan: Arc<Plan>,
+    pub(super) plan: Arc<Agreed>,
     pub(super) from: RequestId,
     found_at_ms: u64,
 }
@@ -59,7 +61,7 @@ impl RecentPlans {
         if plans.len() >= PLANS_MAX && !plans.contains_key(spec_hash) {
             plans.shift_remove_index(0);
         }
-        let recent = Recent { plan: Arc::new(plan.clone()), from: from.clone(), found_at_ms };
+        let recent = Recent { plan: Arc::new(Agreed::new(plan.clone())), from: from.clone(), found_at_ms };
         plans.insert(spec_hash.to_owned(), recent);
     }
 
