@@ -219,7 +219,7 @@ impl Outbox for SharedLedger {
         self.cache.newest_event()
     }
 
-    fn delivered(&self, reader: &str) -> Result<u64, Error> {
+    fn delivered(&self, reader: &str) -> Result<Option<u64>, Error> {
         self.cache.delivered(reader)
     }
 

@@ -498,9 +498,9 @@ impl<M: OrderedMap> Outbox for Ledger<M> {
         }
     }
 
-    fn delivered(&self, reader: &str) -> Result<u64, Error> {
+    fn delivered(&self, reader: &str) -> Result<Option<u64>, Error> {
         let position = self.map.get(&keys::delivered(reader))?.map(<[u8; 8]>::try_from);
-        Ok(position.and_then(Result::ok).map_or(0, u64::from_be_bytes))
+        Ok(position.and_then(Result::ok).map(u64::from_be_bytes))
     }
 
     fn deliver(&self, reader: &str, position: u64) -> Result<(), Error> {

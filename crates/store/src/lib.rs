@@ -147,11 +147,11 @@ pub trait Outbox: Store {
     /// What is wrong with the storage.
     fn newest_event(&self) -> Result<u64, Error>;
 
-    /// Returns the position of the last event that a reader has delivered; 0 for a reader nobody knows.
+    /// Returns the position of the last event that a reader has delivered; `None` for a reader nobody knows.
     ///
     /// # Errors
     /// What is wrong with the storage.
-    fn delivered(&self, reader: &str) -> Result<u64, Error>;
+    fn delivered(&self, reader: &str) -> Result<Option<u64>, Error>;
 
     /// Remembers the position up to which a reader has delivered.
     ///

@@ -49,6 +49,7 @@ pub(crate) fn appended(outcome: &Result<(), Error>, took: Duration) {
     INSTRUMENTS.append_seconds.record(took.as_secs_f64(), &[KeyValue::new("outcome", outcome)]);
 }
 
-pub(crate) fn undelivered(reader: &str, events: u64) {
+/// Measures how many events wait for a reader, for those that read them elsewhere than here too.
+pub fn undelivered(reader: &str, events: u64) {
     INSTRUMENTS.outbox_depth.record(events, &[KeyValue::new("reader", reader.to_owned())]);
 }
