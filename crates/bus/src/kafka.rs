@@ -27,6 +27,7 @@ mod dangling;
 mod dead_letters;
 mod deliveries;
 mod error;
+mod events;
 mod instance;
 mod member;
 mod message;
@@ -46,6 +47,7 @@ pub use checkup::{Finding, State, check_up};
 pub use commit::{Commit, CommitError, Committer, Outcome};
 pub use dead_letters::{Address, DeadLetter, DeadLetters, Head, Listing, Replayed, Selection};
 pub use error::Error;
+pub use events::{EventReader, Told};
 pub use instance::{Instance, Requests};
 pub use message::{
     ATTEMPTS, Destination, ERROR, ERROR_CODE, FORWARDED_FROM, HeaderList, LedgerRecord, ORIGIN, Outgoing, REPLAY_OF,

@@ -218,6 +218,17 @@ impl Settings {
         config
     }
 
+    /// For a member of another group than ours: one that reads events to hand them on.
+    pub(crate) fn events(&self, group: &str) -> ClientConfig {
+        let mut config = self.reader("events");
+        config.set("group.id", group);
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        // What was remembered is gone from the topic: as little as possible is passed over.
+        config.set("auto.offset.reset", "earliest");
+        config.set("statistics.interval.ms", "5000");
+        config
+    }
+
     /// For readers of whole topics outside the group.
     pub(crate) fn tail(&self, role: &str) -> ClientConfig {
         let mut config = self.reader(role);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::{Metadata, MetadataTopic},
 };
@@ -263,7 +263,11 @@ async fn check_compaction(admin: &AdminClient<Log>, ledger: &str) -> Result<(), 
 }
 
 /// Returns the first and the next offset of a partition. A partition that was just made is not known everywhere at once.
-pub(crate) fn watermarks(consumer: &BaseConsumer<Log>, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+pub(crate) fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> Result<(i64, i64), KafkaError> {
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     loop {
         let asked = consumer.fetch_watermarks(topic, partition, PROBE_TIMEOUT);
