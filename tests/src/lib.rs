@@ -13,6 +13,7 @@ pub mod disk;
 pub mod events;
 pub mod http;
 pub mod kafka;
+pub mod receiver;
 
 use std::{
     ffi::OsStr,

@@ -87,14 +87,7 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("dagwright/", env!("CARGO_PKG_VERSION")));
-        let is_loopback = match base.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if is_loopback {
-            // A proxy would look for it on its own machine.
+        if is_loopback(&base) {
             http = http.no_proxy();
         }
         let token = env::var(&service.token_env).ok().filter(|token| !token.is_empty());
@@ -252,6 +245,16 @@ enum Attempt {
     Again { error: anyhow::Error, wait: Option<Duration> },
     /// None will.
     Failed(anyhow::Error),
+}
+
+/// Tells whether a URL is of this machine: a proxy would look for it on its own.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 /// Renders a text as a part of a path or query.

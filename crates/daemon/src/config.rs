@@ -6,6 +6,7 @@
 //! | `service` | what only `serve` asks of its settings |
 //! | `settings` | every setting with its value, and where that is from |
 //! | `telemetry` | `[log]` and `[telemetry]` |
+//! | `webhooks` | `[webhooks.<name>]` |
 //!
 //! Connections also come from the environment as `DAGWRIGHT_CONN_<NAME>=postgresql://…`, which wins over a
 //! connection of the same name in a file. Unknown keys and bad values are refused. Secrets never print: see [`Secret`].
@@ -14,6 +15,7 @@ pub(crate) mod diagnose;
 mod service;
 mod settings;
 mod telemetry;
+pub(crate) mod webhooks;
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +33,7 @@ use dagwright_model::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
-use self::diagnose::Diagnostic;
+use self::{diagnose::Diagnostic, webhooks::Webhook};
 pub(crate) use self::{
     settings::Settings,
     telemetry::{Log, LogFormat, Telemetry},
@@ -62,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) uris: Uris,
     pub(crate) policy: Policy,
     pub(crate) shutdown: Shutdown,
+    #[serde(default)]
+    pub(crate) webhooks: BTreeMap<Name, Webhook>,
     #[serde(default)]
     pub(crate) connections: BTreeMap<Name, Connection>,
 }

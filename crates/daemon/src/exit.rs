@@ -35,7 +35,8 @@ impl Exit {
             | Code::Overloaded
             | Code::RequestSlow
             | Code::ServiceUnreachable
-            | Code::BusUnreachable => Self::Unreachable,
+            | Code::BusUnreachable
+            | Code::WebhookUnreachable => Self::Unreachable,
             Code::SpecUnreadable
             | Code::SpecUnknownKey
             | Code::SpecWrongType
@@ -96,6 +97,7 @@ impl Exit {
             | Code::NothingToDecide
             | Code::BusDenied
             | Code::CacheForeign
+            | Code::EventRefused
             | Code::Internal => Self::Failed,
         }
     }

@@ -105,6 +105,11 @@ impl Station {
         Ok(Self { ledger, producer, instance, requests, topics })
     }
 
+    /// Returns the topics.
+    pub(crate) fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
     /// Takes requests and acts for what is assigned until `stop`, or until the instance fails.
     pub(crate) async fn work(
         self,

@@ -15,6 +15,7 @@ mod http;
 mod kafka;
 mod live;
 mod metrics;
+mod outlets;
 mod output;
 mod params;
 mod progress;

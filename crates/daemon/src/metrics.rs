@@ -43,11 +43,12 @@ const TABLE: &[Metric] = &[HTTP_REQUESTS, HTTP_SECONDS, BUILD, RSS, CPU, FDS, TH
 
 /// Every metric, by the crate that measures it.
 #[cfg(test)]
-pub(crate) const ALL: [(&str, &[Metric]); 4] = [
+pub(crate) const ALL: [(&str, &[Metric]); 5] = [
     ("agents", dagwright_agents::metrics::TABLE),
     ("engine", dagwright_engine::metrics::TABLE),
     ("store", dagwright_store::metrics::TABLE),
     ("daemon", TABLE),
+    ("webhooks", crate::outlets::metrics::TABLE),
 ];
 
 struct Instruments {

@@ -3,7 +3,12 @@
 //! What it takes on is in the ledger before anybody hears of it, so however it ends, the next one goes on: a signal
 //! drains it, a ledger that failed ends it at once, since only a new process knows what is in it.
 
-use std::{num::NonZeroUsize, sync::Arc, thread::available_parallelism, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    sync::Arc,
+    thread::available_parallelism,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -29,8 +34,9 @@ use crate::{
     desk::{OBSERVE_TIMEOUT, STORE_WAIT, bounds, task_program},
     exit::Exit,
     http::{self, auth::Gate, events::STREAMS_MAX},
-    kafka::Station,
+    kafka::{self, Station},
     live::Live,
+    outlets::{Events, Outlets},
     output::Output,
     refusal::Refusal,
     signal::{reload_requested, stop_requested},
@@ -97,6 +103,13 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
     })?;
     let admission = Arc::new(admission);
     let ingress = station.as_ref().map(|station| station.producer.clone());
+    let outlets = match &station {
+        None => Outlets::start(&config, Events::Outbox { outbox: store.clone(), news: news.clone() }).await?,
+        Some(station) => {
+            let events = Events::Topic { settings: &kafka::settings(&config), topics: station.topics() };
+            Outlets::start(&config, events).await?
+        }
+    };
     let state = Arc::new(State {
         config: config.clone(),
         service: service.clone(),
@@ -155,12 +168,14 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
     let grace = Duration::from_millis(config.shutdown.grace.0);
     // Callers first, so that nobody is told of what is not taken on.
     closing.cancel();
+    let until = Instant::now() + grace;
     handle.stop(true).await;
     service.drain(grace).await;
     leave.cancel();
     if let Some(member) = member {
         member.await.context("the part in the group ended")??;
     }
+    outlets.flush(until.saturating_duration_since(Instant::now())).await;
     tracing::info!("drained");
     Ok(Exit::Done)
 }

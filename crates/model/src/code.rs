@@ -151,6 +151,8 @@ codes! {
     BusDenied = 817, Permission, "the message bus refused access";
     CacheForeign = 818, BadSpec, "the local cache does not fit the ledger";
     RequestSlow = 819, SourceUnavailable, "a request took too long to arrive";
+    EventRefused = 830, DataError, "a webhook refused an event";
+    WebhookUnreachable = 831, SinkUnavailable, "a webhook could not be reached";
 }
 
 // === impl Code ===

@@ -25,7 +25,7 @@ const OUTBOX_DEPTH: Metric = Metric::gauge(
     "Events that are in the outbox and not delivered to this reader.",
 )
 .labels(&[Label::few("reader", "one for each outlet in the configuration")])
-.appears(Appears::After("an outlet's first delivery"));
+.appears(Appears::After("the start of an outlet"));
 
 /// Every metric of this crate.
 pub const TABLE: &[Metric] = &[APPEND_SECONDS, OUTBOX_DEPTH];

@@ -28,7 +28,7 @@ use crate::{
     api::{Page, Request},
     cli::Common,
     client::{self, Client},
-    config::{BusKind, Config},
+    config::{BusKind, Config, webhooks::Webhook},
     desk::task_program,
     exit::Exit,
     http, kafka,
@@ -77,6 +77,9 @@ pub(crate) async fn execute(arguments: &Doctor, common: &Common, output: Output)
     if config.bus.kind == BusKind::Kafka {
         let body_max = usize::try_from(config.http.body_max.0).unwrap_or(usize::MAX);
         findings.extend(check_up(&kafka::settings(&config), body_max).await.into_iter().map(Finding::from));
+    }
+    for (name, webhook) in &config.webhooks {
+        findings.push(finding(&format!("webhook {name}"), webhook_at(webhook).await));
     }
     if let Some(url) = &arguments.url {
         let service = client::Service { url: url.clone(), token_env: arguments.token_env.clone() };
@@ -238,6 +241,29 @@ async fn connection(observer: &ProcessObserver, name: &Name) -> Result<String> {
         }
         ProbeReply::Sink(_) => Ok("answers".into()),
     }
+}
+
+/// Connects to where events are posted, and posts nothing.
+async fn webhook_at(webhook: &Webhook) -> Result<String> {
+    let url = webhook.url().map_err(anyhow::Error::msg)?;
+    let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+    // Brackets are part of a URL, not of the address.
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let connected = tokio::time::timeout(TIMEOUT, tokio::net::TcpStream::connect((address, port))).await;
+    let why = match connected {
+        Ok(Ok(_)) => {
+            return Ok(format!("{host}:{port} can be connected to; whether it takes events, the first one shows"));
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no connection within {} s", TIMEOUT.as_secs()),
+    };
+    Err(refusal::Refusal::Problem(Problem {
+        code: Code::WebhookUnreachable,
+        subject: format!("{host}:{port}"),
+        message: format!("could not connect to where events are posted: {why}"),
+        hint: "mend the receiver, or the outlet's url; until then its events wait and nothing is lost".into(),
+    })
+    .into())
 }
 
 async fn service_at(service: &client::Service) -> Result<String> {

@@ -261,7 +261,7 @@ fn first_origin(value: &Value) -> Option<&str> {
 }
 
 fn is_secret(path: &[Step]) -> bool {
-    matches!(path, [Step::Key(first), ..] if first == "connections")
+    matches!(path, [Step::Key(first), ..] if first == "connections" || first == "webhooks")
         && matches!(path.last(), Some(Step::Key(last)) if last == "url")
 }
 

@@ -11,6 +11,7 @@ use super::{
     CONNECTION_PREFIX, Config, Error,
     diagnose::{self, Diagnostic},
     layers,
+    webhooks::WEBHOOKS_MAX,
 };
 
 impl Config {
@@ -48,6 +49,15 @@ impl Config {
         for (name, connection) in &self.connections {
             if let Err(error) = connection.url(name) {
                 fault(format!("connections.{name}"), error.to_string(), "see config/default.toml");
+            }
+        }
+        if self.webhooks.len() > WEBHOOKS_MAX {
+            let message = format!("there are more than {WEBHOOKS_MAX}");
+            fault("webhooks".into(), message, "let one receiver pass events on to others");
+        }
+        for (name, webhook) in &self.webhooks {
+            for (key, message, hint) in webhook.faults() {
+                fault(format!("webhooks.{name}.{key}"), message, hint);
             }
         }
         for (variable, _) in env::vars_os() {

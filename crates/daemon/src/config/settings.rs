@@ -67,7 +67,7 @@ fn mask(key: &str, value: &mut Value) {
         _ => return,
     };
     if !text.contains("://") {
-        if key.starts_with("connections.") && key.ends_with(".url") {
+        if ["connections.", "webhooks."].iter().any(|table| key.starts_with(table)) && key.ends_with(".url") {
             *text = MASK.into();
         }
         return;
@@ -77,8 +77,12 @@ fn mask(key: &str, value: &mut Value) {
         return;
     };
     let pairs: Vec<_> = url.query_pairs().into_owned().collect();
+    if key.starts_with("webhooks.") {
+        // Some receivers know their callers by the path.
+        url.set_path(MASK);
+    }
     let is_plain = url.username().is_empty() && url.password().is_none() && pairs.is_empty();
-    if is_plain {
+    if is_plain && !key.starts_with("webhooks.") {
         return;
     }
     if !url.username().is_empty() || url.password().is_some() {
@@ -127,6 +131,13 @@ mod tests {
         ] {
             assert_eq!(shown(url), wanted);
         }
+    }
+
+    #[test]
+    fn where_webhooks_are_is_told_by_host_alone() {
+        let settings = settings("[webhooks.w]\nurl = \"https://h:8443/services/hunter2?key=hunter2\"").masked();
+        let found = settings.iter().find(|(key, ..)| key == "webhooks.w.url").unwrap();
+        assert_eq!(found.1.clone().into_string().unwrap(), "https://h:8443/***?key=***");
     }
 
     #[test]
