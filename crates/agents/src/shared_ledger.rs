@@ -20,13 +20,20 @@ use dagwright_model::{
     plan::Plan,
     record::{Record, RecordBody},
 };
-use dagwright_store::{Cache, Error, Listener, Outbox, PipelineSummary, Register, RequestSummary, Store};
+use dagwright_store::{
+    Cache, Entry, Error, Forgettable, Listener, Mark, Outbox, PipelineSummary, Register, RequestSummary, Retention,
+    Store,
+};
 use dagwright_wire::{cloudevent, record};
 use futures::executor::block_on;
 use tokio::sync::watch;
 
 /// How long what was taken in may be on its way to the disk; what a crash takes is read again.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
+
+/// Says in a ledger record that takes back a request's first one when that request had been accepted: one that was accepted
+/// later, under the same id, stays.
+const FORGOTTEN: &str = "dagwright-accepted-at";
 
 /// The ledger as one instance uses it.
 #[derive(Clone)]
@@ -219,6 +226,10 @@ impl Outbox for SharedLedger {
         self.cache.newest_event()
     }
 
+    fn oldest_event(&self) -> Result<Option<u64>, Error> {
+        self.cache.oldest_event()
+    }
+
     fn delivered(&self, reader: &str) -> Result<Option<u64>, Error> {
         self.cache.delivered(reader)
     }
@@ -230,6 +241,68 @@ impl Outbox for SharedLedger {
     fn listen(&self, listener: Listener) {
         self.cache.listen(listener);
     }
+}
+
+impl Retention for SharedLedger {
+    /// Looks only for what is ours to forget: others forget theirs.
+    fn forgettable(&self, before: u64, after: Option<&Mark>, limit: usize) -> Result<Forgettable, Error> {
+        let mut found = self.cache.forgettable(before, after, limit)?;
+        found.requests.retain(|summary| self.acts_for(&summary.pipeline));
+        Ok(found)
+    }
+
+    /// Takes the records back in the topic, where compaction then frees their room; all instances follow.
+    fn forget(&self, requests: &[RequestId]) -> Result<usize, Error> {
+        let mut forgotten = 0;
+        for request in requests {
+            let _turn = self.appending.take(request);
+            let Some(summary) = self.cache.request(request)? else { continue };
+            let Some(ownership) = self.ownership(&summary.pipeline) else { continue };
+            let commit = Commit { ownership, consumed: None, records: taken_back(&summary) };
+            // Callers are where blocking is allowed.
+            match block_on(self.committer.commit(commit)) {
+                Ok(()) => {}
+                // Whoever acts for the pipeline now goes on.
+                Err(CommitError::Lost | CommitError::OutOfOrder { .. } | CommitError::Closed) => continue,
+                Err(CommitError::TooLarge) => {
+                    return Err(Error::Misuse { what: "Kafka takes no records without content" });
+                }
+            }
+            // The topic tells the same in a moment; what is asked of us until then should find it gone.
+            forgotten += self.cache.forget(std::slice::from_ref(request))?;
+        }
+        Ok(forgotten)
+    }
+
+    fn forget_events(&self, before: u64, up_to: u64, limit: usize) -> Result<usize, Error> {
+        self.cache.forget_events(before, up_to, limit)
+    }
+}
+
+/// Returns what takes back a request: its last record first, so that compaction, which begins with what is old, never
+/// leaves a record without those before it.
+fn taken_back(summary: &RequestSummary) -> Vec<Outgoing> {
+    let take_back = |sequence| {
+        let key = format!("{}/{sequence}", summary.request);
+        let mut record = Outgoing { to: Destination::Ledger, key: Some(key.into()), value: None, headers: Vec::new() };
+        if sequence == 0 {
+            record.headers.push((FORGOTTEN.into(), Some(summary.accepted_at.to_string().into_bytes())));
+        }
+        record
+    };
+    (0..summary.next_sequence).rev().map(take_back).collect()
+}
+
+/// Returns what a record of the topic says.
+fn entry(found: &LedgerRecord) -> Result<Option<Entry>, dagwright_wire::Error> {
+    if let Some(bytes) = &found.value {
+        return record::decode(bytes).map(Entry::Record).map(Some);
+    }
+    let header = found.headers.iter().find(|(name, _)| name == FORGOTTEN).and_then(|(_, value)| value.as_deref());
+    let accepted_at = header.and_then(|value| str::from_utf8(value).ok()?.parse().ok());
+    let key = found.key.as_deref().and_then(|key| str::from_utf8(key).ok()?.strip_suffix("/0"));
+    // What takes back a later record alone says nothing: the first one of its request follows.
+    Ok(accepted_at.zip(key).map(|(accepted_at, id)| Entry::Forgotten { request: RequestId(id.into()), accepted_at }))
 }
 
 impl std::fmt::Debug for SharedLedger {
@@ -264,14 +337,11 @@ impl LedgerCache for Feed {
     }
 
     fn apply(&mut self, records: Vec<LedgerRecord>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let mut partitions: BTreeMap<i32, (u64, Vec<Record>)> = BTreeMap::new();
+        let mut partitions: BTreeMap<i32, (u64, Vec<Entry>)> = BTreeMap::new();
         for found in records {
             let (reached, known) = partitions.entry(found.partition).or_default();
             *reached = u64::try_from(found.offset)? + 1;
-            // One that was taken back is none.
-            if let Some(bytes) = &found.value {
-                known.push(record::decode(bytes)?);
-            }
+            known.extend(entry(&found)?);
         }
         for (partition, (reached, known)) in partitions {
             self.cache.absorb(&self.log(partition), reached, &known)?;
@@ -286,9 +356,14 @@ impl LedgerCache for Feed {
 
 #[cfg(test)]
 mod tests {
-    use dagwright_model::id::RequestId;
+    use dagwright_bus::kafka::LedgerRecord;
+    use dagwright_model::{
+        id::RequestId,
+        record::{Ingress, Purpose},
+    };
+    use dagwright_store::{Entry, RequestState, RequestSummary};
 
-    use super::Turns;
+    use super::{Turns, entry, taken_back};
 
     #[test]
     fn one_at_a_time_appends_to_a_request() {
@@ -304,5 +379,35 @@ mod tests {
             second.join().expect("its turn comes");
         });
         assert!(turns.taken.lock().expect("no panic").is_empty());
+    }
+
+    #[test]
+    fn what_is_taken_back_reads_as_forgotten_once_at_its_end() {
+        let summary = RequestSummary {
+            request: RequestId("r/x".into()),
+            pipeline: "p".into(),
+            spec_hash: String::new(),
+            purpose: Purpose::Run,
+            run_key: "k".into(),
+            accepted_at: 42,
+            changed_at: 50,
+            next_sequence: 3,
+            state: RequestState::Succeeded,
+            plan: None,
+            ingress: Ingress::Kafka,
+            requester: None,
+            traceparent: None,
+            run_started_at: None,
+            rows: None,
+            problem: None,
+        };
+        let read = |(offset, it): (i64, dagwright_bus::kafka::Outgoing)| {
+            assert_eq!(it.value, None);
+            entry(&LedgerRecord { partition: 0, offset, key: it.key, value: it.value, headers: it.headers }).unwrap()
+        };
+        let told: Vec<_> = (0..).zip(taken_back(&summary)).map(read).collect();
+        assert_eq!(told, [None, None, Some(Entry::Forgotten { request: summary.request, accepted_at: 42 })]);
+        let foreign = LedgerRecord { partition: 0, offset: 9, key: None, value: None, headers: Vec::new() };
+        assert_eq!(entry(&foreign).unwrap(), None);
     }
 }

@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `diagnose` | everything that is wrong with the layers, at once |
+//! | `retention` | `[retention]` |
 //! | `service` | what only `serve` asks of its settings |
 //! | `settings` | every setting with its value, and where that is from |
 //! | `telemetry` | `[log]` and `[telemetry]` |
@@ -12,6 +13,7 @@
 //! connection of the same name in a file. Unknown keys and bad values are refused. Secrets never print: see [`Secret`].
 
 pub(crate) mod diagnose;
+pub(crate) mod retention;
 mod service;
 mod settings;
 mod telemetry;
@@ -33,7 +35,7 @@ use dagwright_model::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
-use self::{diagnose::Diagnostic, webhooks::Webhook};
+use self::{diagnose::Diagnostic, retention::Retention, webhooks::Webhook};
 pub(crate) use self::{
     settings::Settings,
     telemetry::{Log, LogFormat, Telemetry},
@@ -64,6 +66,7 @@ pub(crate) struct Config {
     pub(crate) uris: Uris,
     pub(crate) policy: Policy,
     pub(crate) shutdown: Shutdown,
+    pub(crate) retention: Retention,
     #[serde(default)]
     pub(crate) webhooks: BTreeMap<Name, Webhook>,
     #[serde(default)]

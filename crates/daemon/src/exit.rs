@@ -98,6 +98,7 @@ impl Exit {
             | Code::BusDenied
             | Code::CacheForeign
             | Code::EventRefused
+            | Code::EventsForgotten
             | Code::Internal => Self::Failed,
         }
     }

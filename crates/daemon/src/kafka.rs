@@ -365,6 +365,8 @@ pub(crate) fn settings(config: &Config) -> Settings {
     settings.group.clone_from(&kafka.group);
     settings.partitions = kafka.partitions;
     settings.replication = (kafka.replication > 0).then_some(kafka.replication);
+    let kept = config.retention.events.0;
+    settings.events_retention_ms = Some(if kept == 0 { "-1".into() } else { kept.to_string() });
     settings.ingress = kafka.ingress.iter().map(|rule| rule.topic.clone()).collect();
     settings.properties = kafka.flat_properties();
     settings

@@ -21,6 +21,7 @@ mod params;
 mod progress;
 mod refusal;
 mod render;
+mod retention;
 mod serve;
 mod signal;
 mod spec_file;

@@ -65,6 +65,7 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
 pub(crate) fn prepare() {
     dagwright_agents::metrics::prepare();
     dagwright_engine::metrics::prepare();
+    dagwright_store::metrics::prepare();
     LazyLock::force(&INSTRUMENTS);
 }
 

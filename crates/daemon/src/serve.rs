@@ -21,7 +21,7 @@ use dagwright_agents::{
 use dagwright_bus::{in_process::InProcess, kafka::Producer};
 use dagwright_engine::{LocalEngine, Settings as EngineSettings};
 use dagwright_model::{code::Code, task::Problem};
-use dagwright_store::{Outbox, Register, SledStore};
+use dagwright_store::{Outbox, Register, Retention, SledStore};
 use dagwright_telemetry::export::ENDPOINT_VARIABLE;
 use prometheus::Registry;
 use tokio::sync::{Semaphore, watch};
@@ -36,9 +36,10 @@ use crate::{
     http::{self, auth::Gate, events::STREAMS_MAX},
     kafka::{self, Station},
     live::Live,
-    outlets::{Events, Outlets},
+    outlets::{self, Events, Outlets},
     output::Output,
     refusal::Refusal,
+    retention::{self, Readers},
     signal::{reload_requested, stop_requested},
     telemetry::Telemetry,
 };
@@ -110,6 +111,12 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
             Outlets::start(&config, events).await?
         }
     };
+    let (ledger, readers): (Arc<dyn Retention>, _) = match &station {
+        None => (store.clone(), config.webhooks.keys().map(|name| outlets::reader(name.as_str())).collect()),
+        // Outlets read the topic; what is here is a copy of it.
+        Some(station) => (Arc::new(station.ledger.clone()), Vec::new()),
+    };
+    let retention = tokio::spawn(retention::run(config.clone(), ledger, Readers(readers)));
     let state = Arc::new(State {
         config: config.clone(),
         service: service.clone(),
@@ -155,6 +162,7 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
         }
     };
     reloads.abort();
+    retention.abort();
     if broken {
         return Err(Refusal::Problem(Problem {
             code: Code::StoreUnusable,

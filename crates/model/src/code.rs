@@ -153,6 +153,7 @@ codes! {
     RequestSlow = 819, SourceUnavailable, "a request took too long to arrive";
     EventRefused = 830, DataError, "a webhook refused an event";
     WebhookUnreachable = 831, SinkUnavailable, "a webhook could not be reached";
+    EventsForgotten = 832, DataError, "events are not kept any more";
 }
 
 // === impl Code ===

@@ -1,4 +1,6 @@
-//! The suite that every [`Store`], [`Register`], [`Outbox`] and [`Cache`] must pass, as a library, so that an implementation elsewhere can run it too.
+//! The suite that every [`Store`], [`Register`], [`Outbox`], [`Retention`](crate::Retention) and [`Cache`] must pass, as a library, so that an implementation elsewhere can run it too.
+
+mod retention;
 
 use dagwright_model::{
     code::Code,
@@ -13,7 +15,7 @@ use dagwright_model::{
     task::{Counts, Problem, Status},
 };
 
-use crate::{Cache, Error, Outbox, Register, RequestState, Store};
+use crate::{Cache, Entry, Error, Outbox, Register, RequestState, Store};
 
 /// Runs every case, each on a store of its own.
 ///
@@ -36,6 +38,7 @@ pub fn check<S: Cache>(mut open: impl FnMut() -> S) {
     the_outside_is_told_in_order_and_once(&open());
     a_reader_goes_on_where_it_stopped(&open());
     a_cache_takes_in_what_it_lacks(&open());
+    retention::check(open);
 }
 
 fn records_read_back_in_order(store: &impl Store) {
@@ -313,7 +316,7 @@ fn a_cache_takes_in_what_it_lacks(store: &impl Cache) {
     assert_eq!(store.read(&id("a"), 0).expect("reads"), [], "foreseeing appends nothing");
     store.append(&of_a[..2]).expect("appends");
     assert_eq!(store.reached("log-0").expect("reads"), None);
-    let mixed = [of_a[0].clone(), of_b[0].clone(), of_a[1].clone(), of_a[2].clone(), of_b[1].clone()];
+    let mixed = [&of_a[0], &of_b[0], &of_a[1], &of_a[2], &of_b[1]].map(|record| Entry::Record(record.clone()));
     store.absorb("log-0", 5, &mixed).expect("takes in");
     store.absorb("log-0", 5, &mixed).expect("takes in nothing");
     store.learn(&of_a).expect("learns nothing");
@@ -323,7 +326,7 @@ fn a_cache_takes_in_what_it_lacks(store: &impl Cache) {
     let told: Vec<_> = store.events(0, 9).expect("reads").iter().map(|(_, event)| event.id()).collect();
     assert_eq!(told, ["a/0", "a/1", "b/0", "a/2", "b/1"]);
     assert!(store.foresee(&[run_started("a", 2, &plan)]).is_err());
-    let gap = [record("b", 3, ended(Status::Failed))];
+    let gap = [Entry::Record(record("b", 3, ended(Status::Failed)))];
     assert!(matches!(store.absorb("log-0", 9, &gap), Err(Error::Conflict { expected: 2, given: 3, .. })));
     assert_eq!(store.reached("log-0").expect("reads"), Some(5));
 }

@@ -26,6 +26,10 @@ const FACT: u8 = b'f';
 const OPEN: u8 = b'o';
 /// `t <accepted at> <request>` → nothing.
 const BY_TIME: u8 = b't';
+/// `w <accepted at> <request>` → nothing; of those that were only planned.
+const LOOKED: u8 = b'w';
+/// `k <plan> <0: sealed, 1: used again> <request>` → nothing.
+const OF_PLAN: u8 = b'k';
 /// `q <pipeline>` → its summary, JSON.
 const PIPELINE: u8 = b'q';
 /// `e <position>` → the event, JSON.
@@ -91,7 +95,45 @@ pub(crate) fn by_time(accepted_at: u64, request: &RequestId) -> Vec<u8> {
     timed(BY_TIME, accepted_at, &request.0)
 }
 
-/// Returns the request of a key made by [`open`] or [`by_time`].
+pub(crate) fn looked(accepted_at: u64, request: &RequestId) -> Vec<u8> {
+    timed(LOOKED, accepted_at, &request.0)
+}
+
+/// Returns the time of a key made by [`open`], [`by_time`] or [`looked`].
+pub(crate) fn time(key: &[u8]) -> Option<u64> {
+    key.get(1..1 + size_of::<u64>())?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Returns the key that a plan was sealed for a request.
+pub(crate) fn sealed(plan: &PlanHash, request: &RequestId) -> Vec<u8> {
+    of_plan(plan, 0, request)
+}
+
+/// Returns the key that a plan was used again for a request.
+pub(crate) fn reused(plan: &PlanHash, request: &RequestId) -> Vec<u8> {
+    of_plan(plan, 1, request)
+}
+
+/// Returns the first key of the requests that a plan was sealed for, the first of those that it was used again for, and
+/// the first after both.
+pub(crate) fn of_plan_ranges(plan: &PlanHash) -> [Vec<u8>; 3] {
+    [0, 1, 2].map(|kind| {
+        let mut key = texts(OF_PLAN, &[&plan.0]);
+        key.push(kind);
+        key
+    })
+}
+
+/// Returns the first key of a request's records, and the first after them.
+pub(crate) fn records_range(request: &RequestId) -> (Vec<u8>, Vec<u8>) {
+    let first = texts(RECORD, &[&request.0]);
+    let mut end = first.clone();
+    // The last byte is the zero that ends the text.
+    *end.last_mut().expect("a key is not empty") = 1;
+    (first, end)
+}
+
+/// Returns the request of a key made by [`open`], [`by_time`] or [`looked`].
 pub(crate) fn timed_request(key: &[u8]) -> Option<RequestId> {
     let rest = key.get(1 + size_of::<u64>()..)?;
     String::from_utf8(rest.to_vec()).ok().map(RequestId)
@@ -148,6 +190,13 @@ pub(crate) fn delivered(reader: &str) -> Vec<u8> {
 /// Tells whether a text may stand in a key.
 pub(crate) fn is_text(text: &str) -> bool {
     !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.contains('\0')
+}
+
+fn of_plan(plan: &PlanHash, kind: u8, request: &RequestId) -> Vec<u8> {
+    let mut key = texts(OF_PLAN, &[&plan.0]);
+    key.push(kind);
+    key.extend_from_slice(request.0.as_bytes());
+    key
 }
 
 fn timed(kind: u8, at: u64, text: &str) -> Vec<u8> {

@@ -6,6 +6,9 @@
 //! Batches are applied one after the other, and flushed side by side: a flush covers whatever was applied before it, so
 //! many writers share the price of one.
 
+mod cache;
+mod retention;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -29,8 +32,8 @@ use dagwright_wire::record;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    APPEND_RECORDS_MAX, Cache, Error, Listener, Outbox, PipelineSummary, Register, RequestState, RequestSummary, Store,
-    keys, metrics,
+    APPEND_RECORDS_MAX, Error, Listener, Outbox, PipelineSummary, Register, RequestState, RequestSummary, Store, keys,
+    metrics,
 };
 
 /// The most readers whose position is measured: outlets, of which a configuration has a handful.
@@ -249,12 +252,18 @@ impl<M: OrderedMap> Ledger<M> {
                 applied: None,
                 baseline: None,
                 newest: summary.request.clone(),
+                ran: None,
+                changed: None,
             },
         };
         match &record.body {
             RecordBody::Accepted(_) => pipeline.newest = summary.request.clone(),
-            RecordBody::RunStarted(started) => pipeline.baseline = Some(started.plan_hash.clone()),
+            RecordBody::RunStarted(started) => {
+                pipeline.baseline = Some(started.plan_hash.clone());
+                pipeline.ran = Some(summary.request.clone());
+            }
             RecordBody::PipelineChanged(changed) => {
+                pipeline.changed = Some(summary.request.clone());
                 pipeline.status = changed.status;
                 pipeline.revision = changed.revision;
                 match changed.status {
@@ -280,9 +289,11 @@ impl<M: OrderedMap> Ledger<M> {
             (None, RecordBody::Accepted(accepted)) => {
                 let summary = accept(record, accepted)?;
                 batch.put(keys::of_pipeline(&summary.pipeline, summary.accepted_at, &summary.request), Vec::new());
-                if summary.purpose != Purpose::Plan {
-                    batch.put(keys::by_time(summary.accepted_at, &summary.request), Vec::new());
-                }
+                let by_time = match summary.purpose {
+                    Purpose::Plan => keys::looked(summary.accepted_at, &summary.request),
+                    _ => keys::by_time(summary.accepted_at, &summary.request),
+                };
+                batch.put(by_time, Vec::new());
                 if summary.is_served() {
                     batch.put(keys::open(summary.accepted_at, &summary.request), Vec::new());
                 }
@@ -317,10 +328,12 @@ impl<M: OrderedMap> Ledger<M> {
                 summary.state = RequestState::Sealed;
                 summary.plan = Some(sealed.hash.clone());
                 batch.put(keys::plan(&sealed.hash), canonical::to_bytes(&sealed.plan));
+                batch.put(keys::sealed(&sealed.hash, &record.request), Vec::new());
             }
             RecordBody::PlanReused(reused) => {
                 summary.state = RequestState::Sealed;
                 summary.plan = Some(reused.hash.clone());
+                batch.put(keys::reused(&reused.hash, &record.request), Vec::new());
             }
             RecordBody::Deadlocked(ended) => {
                 summary.state = RequestState::Deadlocked;
@@ -498,6 +511,11 @@ impl<M: OrderedMap> Outbox for Ledger<M> {
         }
     }
 
+    fn oldest_event(&self) -> Result<Option<u64>, Error> {
+        let oldest = self.map.range(&keys::event(0), &keys::event(u64::MAX), false, 1)?;
+        Ok(oldest.first().and_then(|(key, _)| keys::event_position(key)))
+    }
+
     fn delivered(&self, reader: &str) -> Result<Option<u64>, Error> {
         let position = self.map.get(&keys::delivered(reader))?.map(<[u8; 8]>::try_from);
         Ok(position.and_then(Result::ok).map(u64::from_be_bytes))
@@ -520,59 +538,6 @@ impl<M: OrderedMap> Outbox for Ledger<M> {
 
     fn listen(&self, listener: Listener) {
         *self.listener.write().unwrap_or_else(PoisonError::into_inner) = Some(listener);
-    }
-}
-
-impl<M: OrderedMap> Cache for Ledger<M> {
-    fn foresee(&self, records: &[Record]) -> Result<Vec<Event>, Error> {
-        self.stage(&mut Batch::default(), records)
-    }
-
-    fn absorb(&self, log: &str, position: u64, records: &[Record]) -> Result<(), Error> {
-        if !keys::is_text(log) {
-            return Err(Error::Misuse { what: "a log's name is empty, too long, or holds a zero byte" });
-        }
-        self.take_in(records, Some((keys::reached(log), position)))
-    }
-
-    fn learn(&self, records: &[Record]) -> Result<(), Error> {
-        self.take_in(records, None)
-    }
-
-    fn reached(&self, log: &str) -> Result<Option<u64>, Error> {
-        let position = self.map.get(&keys::reached(log))?.map(<[u8; 8]>::try_from);
-        Ok(position.and_then(Result::ok).map(u64::from_be_bytes))
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        self.map.flush()
-    }
-}
-
-impl<M: OrderedMap> Ledger<M> {
-    /// Takes in what is not known yet, without waiting for the disk.
-    fn take_in(&self, records: &[Record], reached: Option<(Vec<u8>, u64)>) -> Result<(), Error> {
-        let mut positions = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.newest(&positions)?;
-        let mut batch = Batch::default();
-        let mut newest = before;
-        for record in records {
-            match self.stage(&mut batch, std::slice::from_ref(record)) {
-                Ok(events) => newest = batch.tell(newest, &events),
-                // Known already.
-                Err(Error::Conflict { expected, given, .. }) if given < expected => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if let Some((key, position)) = reached {
-            batch.put(key, position.to_be_bytes().to_vec());
-        }
-        self.map.apply(batch.0)?;
-        positions.newest = Some(newest);
-        drop(positions);
-        // Not flushed: what a crash takes is read from the log again.
-        self.told(before, newest);
-        Ok(())
     }
 }
 

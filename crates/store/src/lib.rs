@@ -147,6 +147,12 @@ pub trait Outbox: Store {
     /// What is wrong with the storage.
     fn newest_event(&self) -> Result<u64, Error>;
 
+    /// Returns the position of the oldest event that is kept; `None` when there is none.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn oldest_event(&self) -> Result<Option<u64>, Error>;
+
     /// Returns the position of the last event that a reader has delivered; `None` for a reader nobody knows.
     ///
     /// # Errors
@@ -167,20 +173,19 @@ pub trait Outbox: Store {
 /// A ledger that is a cache of a log elsewhere, from which it can be built anew.
 ///
 /// Nothing here is flushed before it is acknowledged: the log has it.
-pub trait Cache: Register + Outbox {
+pub trait Cache: Register + Outbox + Retention {
     /// Returns what the outside will be told of records once they are appended; appends nothing.
     ///
     /// # Errors
     /// As [`Store::append`].
     fn foresee(&self, records: &[Record]) -> Result<Vec<Event>, Error>;
 
-    /// Takes in records of any requests that stand in a log before `position`, in the log's order; passes over those
-    /// that are known.
+    /// Takes in what stands in a log before `position`, of any requests, in the log's order; passes over what is known.
     ///
     /// # Errors
     /// [`Error::Conflict`] when records before them are missing, or what is wrong with the storage; nothing was taken in
     /// then.
-    fn absorb(&self, log: &str, position: u64, records: &[Record]) -> Result<(), Error>;
+    fn absorb(&self, log: &str, position: u64, entries: &[Entry]) -> Result<(), Error>;
 
     /// Takes in records of one request that this process has just written to the log, which tells the same later.
     ///
@@ -199,6 +204,67 @@ pub trait Cache: Register + Outbox {
     /// # Errors
     /// What is wrong with the storage.
     fn flush(&self) -> Result<(), Error>;
+}
+
+/// Lets go of what is old.
+///
+/// A request may be forgotten when it has ended and nothing that is kept needs it: not its pipeline (its newest request, the one
+/// that applied its spec, changed its state, or ran last, so that what `diff` compares with stays), and no other
+/// request, which may use its plan. So what remains says the same of everything that it speaks of, also when it
+/// is read anew from the beginning. A request that comes again after it was forgotten is a new one.
+pub trait Retention: Register + Outbox {
+    /// Looks at requests in the order in which they were accepted, at most `limit`, from behind `after` on, for those that may
+    /// be forgotten since nothing happened to them at `before` (milliseconds since the Unix epoch) or later.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn forgettable(&self, before: u64, after: Option<&Mark>, limit: usize) -> Result<Forgettable, Error>;
+
+    /// Forgets requests, each as a whole or not at all: records, facts, and plans that no other request has. Passes over
+    /// those that may not be forgotten; returns how many were.
+    ///
+    /// # Errors
+    /// What is wrong with the storage; some of them may be forgotten then.
+    fn forget(&self, requests: &[RequestId]) -> Result<usize, Error>;
+
+    /// Forgets events that were told before a time, up to a position, from the oldest on, at most `limit`; never the
+    /// newest, from which positions go on. Returns how many.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn forget_events(&self, before: u64, up_to: u64, limit: usize) -> Result<usize, Error>;
+}
+
+/// A place among the requests in the order in which they were accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Those that were only planned come after all others.
+    pub(crate) looked: bool,
+    pub(crate) at: u64,
+    pub(crate) request: RequestId,
+}
+
+/// What was found to be forgettable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forgettable {
+    /// The requests.
+    pub requests: Vec<RequestSummary>,
+    /// Where to look on; `None` at the end.
+    pub next: Option<Mark>,
+}
+
+/// What stands in a log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    /// A record.
+    Record(Record),
+    /// A request was forgotten.
+    Forgotten {
+        /// The request.
+        request: RequestId,
+        /// When it had been accepted, in milliseconds since the Unix epoch: what was accepted later stays.
+        accepted_at: u64,
+    },
 }
 
 /// Hears that there are new events.
@@ -261,6 +327,12 @@ pub struct PipelineSummary {
     pub baseline: Option<PlanHash>,
     /// Its newest request.
     pub newest: RequestId,
+    /// The request that ran last.
+    #[serde(default)]
+    pub ran: Option<RequestId>,
+    /// The request that changed its state last.
+    #[serde(default)]
+    pub changed: Option<RequestId>,
 }
 
 /// How far a request is.

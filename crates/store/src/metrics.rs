@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use dagwright_telemetry::metric::{Appears, FAST_SECONDS, Label, Metric};
 use opentelemetry::{
     KeyValue, global,
-    metrics::{Gauge, Histogram},
+    metrics::{Counter, Gauge, Histogram},
 };
 
 use crate::Error;
@@ -27,18 +27,36 @@ const OUTBOX_DEPTH: Metric = Metric::gauge(
 .labels(&[Label::few("reader", "one for each outlet in the configuration")])
 .appears(Appears::After("the start of an outlet"));
 
+const FORGOTTEN: Metric =
+    Metric::counter("dagwright_store_forgotten_total", "{item}", "What was removed from the store because of its age.")
+        .labels(&[Label::of("what", &["requests", "events"])]);
+
 /// Every metric of this crate.
-pub const TABLE: &[Metric] = &[APPEND_SECONDS, OUTBOX_DEPTH];
+pub const TABLE: &[Metric] = &[APPEND_SECONDS, OUTBOX_DEPTH, FORGOTTEN];
 
 struct Instruments {
     append_seconds: Histogram<f64>,
     outbox_depth: Gauge<u64>,
+    forgotten: Counter<u64>,
 }
 
 static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
     let meter = global::meter("dagwright-store");
-    Instruments { append_seconds: APPEND_SECONDS.to_histogram(&meter), outbox_depth: OUTBOX_DEPTH.to_gauge(&meter) }
+    Instruments {
+        append_seconds: APPEND_SECONDS.to_histogram(&meter),
+        outbox_depth: OUTBOX_DEPTH.to_gauge(&meter),
+        forgotten: FORGOTTEN.to_counter(&meter),
+    }
 });
+
+/// Makes every series that can be there from the start.
+pub fn prepare() {
+    LazyLock::force(&INSTRUMENTS);
+}
+
+pub(crate) fn forgotten(what: &'static str, count: usize) {
+    INSTRUMENTS.forgotten.add(count as u64, &[KeyValue::new("what", what)]);
+}
 
 pub(crate) fn appended(outcome: &Result<(), Error>, took: Duration) {
     let outcome = match outcome {

@@ -13,9 +13,9 @@ use std::{
 use dagwright_model::{
     code::Code,
     id::{PlanHash, RequestId},
-    record::{Accepted, DagCompiled, Ingress, Purpose, Record, RecordBody},
+    record::{Accepted, Cancelled, DagCompiled, Ingress, Purpose, Record, RecordBody},
 };
-use dagwright_store::{Error, MemoryStore, SledStore, Store, conformance};
+use dagwright_store::{Error, MemoryStore, Register, Retention, SledStore, Store, conformance};
 
 /// Tells a child process of these tests what to do.
 const CHILD_FOLDER: &str = "DAGWRIGHT_STORE_TEST_FOLDER";
@@ -199,5 +199,65 @@ fn child_appends_until_killed() {
         store.append(&[record(next), record(next + 1), record(next + 2)]).expect("appends");
         next += 3;
         println!("appended {}", next - 1);
+    }
+}
+
+/// How often the one who forgets is killed.
+const FORGETTING_KILLS: usize = 15;
+
+#[test]
+fn what_is_forgotten_goes_whole_also_with_kill_9_at_any_moment() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut known = 0;
+    for round in 0..FORGETTING_KILLS {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["child_forgets_until_killed", "--exact", "--nocapture"])
+            .env(CHILD_FOLDER, folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        for _ in 0..round * 7 % 13 {
+            while !lines.next().expect("the child lives").expect("reads").starts_with("forgot ") {}
+        }
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+        let store = open(folder.path()).expect("opens after kill -9");
+        let recent = store.recent(None, None, 10_000).expect("reads");
+        assert_eq!(store.requests("p", 10_000).expect("reads"), recent, "round {round}: the indexes differ");
+        for summary in &recent {
+            let records = store.read(&summary.request, 0).expect("reads");
+            assert_eq!(records.len() as u64, summary.next_sequence, "round {round}: {summary:?}");
+        }
+        assert_eq!(store.open_requests().expect("reads"), []);
+        if let Some(newest) = recent.first() {
+            assert_eq!(store.pipeline("p").expect("reads").map(|known| known.newest), Some(newest.request.clone()));
+            known = newest.accepted_at;
+        }
+    }
+    assert!(known > 20, "the one who forgets was never heard of");
+}
+
+/// Not a test by itself: the process that the test above kills.
+#[test]
+fn child_forgets_until_killed() {
+    let Some(folder) = std::env::var_os(CHILD_FOLDER) else { return };
+    let store = SledStore::open(Path::new(&folder), Duration::from_secs(60)).expect("opens");
+    let newest = store.recent(None, None, 1).expect("reads");
+    let mut next = newest.first().map_or(1, |summary| summary.accepted_at + 1);
+    loop {
+        for at in next..next + 5 {
+            let request = RequestId(format!("r{at}"));
+            let mut records: Vec<_> =
+                (0..at % 9 + 2).map(|sequence| Record { request: request.clone(), at, ..record(sequence) }).collect();
+            let body = RecordBody::Cancelled(Cancelled::default());
+            records.push(Record { request, sequence: records.len() as u64, at, body });
+            store.append(&records).expect("appends");
+        }
+        next += 5;
+        let old = store.forgettable(next, None, 100).expect("reads");
+        let old: Vec<_> = old.requests.into_iter().map(|summary| summary.request).collect();
+        println!("forgot {}", store.forget(&old).expect("forgets"));
     }
 }

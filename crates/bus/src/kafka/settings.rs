@@ -126,6 +126,9 @@ pub struct Settings {
     pub partitions: u16,
     /// How many brokers keep a record; `None` is the brokers' default.
     pub replication: Option<u16>,
+    /// The `retention.ms` that a topic of events is made with, as Kafka takes it: -1 is for ever; `None` is the brokers'
+    /// default.
+    pub events_retention_ms: Option<String>,
     /// How long transactions may fail before the instance gives up.
     pub patience: Duration,
     /// Passed to librdkafka.
@@ -152,6 +155,7 @@ impl Settings {
             ingress: Vec::new(),
             partitions: Self::PARTITIONS,
             replication: None,
+            events_retention_ms: None,
             patience: Self::PATIENCE,
             properties: BTreeMap::new(),
         }
@@ -287,6 +291,7 @@ impl fmt::Debug for Settings {
             .field("ingress", &self.ingress)
             .field("partitions", &self.partitions)
             .field("replication", &self.replication)
+            .field("events_retention_ms", &self.events_retention_ms)
             .field("patience", &self.patience)
             .field("properties", &properties)
             .finish()

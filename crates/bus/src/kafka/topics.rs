@@ -60,6 +60,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) name: &'a str,
     pub(crate) partitions: i32,
     pub(crate) compacted: bool,
+    pub(crate) is_of_events: bool,
 }
 
 // === impl Topics ===
@@ -104,7 +105,7 @@ impl Topics {
         let admin: AdminClient<Log> = create(&settings.admin(), Log::new("admin"))?;
         let (missing, there): (Vec<_>, Vec<_>) =
             topics.wanted().into_iter().partition(|wanted| count(wanted.name).is_none());
-        make(&admin, &missing, settings.replication).await?;
+        make(&admin, &missing, settings).await?;
         if there.iter().any(|wanted| wanted.compacted) {
             check_compaction(&admin, &topics.ledger).await?;
         }
@@ -121,13 +122,13 @@ impl Topics {
 
     pub(crate) fn wanted(&self) -> [Wanted<'_>; 5] {
         let partitions = i32::from(self.partitions);
-        let kept = |name| Wanted { name, partitions, compacted: false };
+        let kept = |name| Wanted { name, partitions, compacted: false, is_of_events: false };
         [
             kept(&self.requests),
             kept(&self.agents),
-            kept(&self.events),
-            Wanted { name: &self.ledger, partitions, compacted: true },
-            Wanted { name: &self.dead_letters, partitions: DEAD_LETTER_PARTITIONS, compacted: false },
+            Wanted { is_of_events: true, ..kept(&self.events) },
+            Wanted { compacted: true, ..kept(&self.ledger) },
+            Wanted { partitions: DEAD_LETTER_PARTITIONS, ..kept(&self.dead_letters) },
         ]
     }
 }
@@ -187,11 +188,11 @@ pub(crate) fn metadata(
     }
 }
 
-async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], replication: Option<u16>) -> Result<(), Error> {
+async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], settings: &Settings) -> Result<(), Error> {
     if missing.is_empty() {
         return Ok(());
     }
-    let topics = new_topics(missing, replication);
+    let topics = new_topics(missing, settings);
     let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT)).operation_timeout(Some(ANSWER_TIMEOUT));
     let what = "make topics";
     let made = admin.create_topics(&topics, &options).await;
@@ -215,12 +216,16 @@ async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], replication: Opt
 }
 
 /// Describes topics to be made.
-pub(crate) fn new_topics<'a>(missing: &'a [Wanted<'a>], replication: Option<u16>) -> Vec<NewTopic<'a>> {
-    let replication = replication.map_or(BROKERS_DEFAULT, i32::from);
+pub(crate) fn new_topics<'a>(missing: &'a [Wanted<'a>], settings: &'a Settings) -> Vec<NewTopic<'a>> {
+    let replication = settings.replication.map_or(BROKERS_DEFAULT, i32::from);
     let new = |wanted: &'a Wanted<'a>| {
         let policy = if wanted.compacted { "compact" } else { "delete" };
-        NewTopic::new(wanted.name, wanted.partitions, TopicReplication::Fixed(replication))
-            .set("cleanup.policy", policy)
+        let topic = NewTopic::new(wanted.name, wanted.partitions, TopicReplication::Fixed(replication))
+            .set("cleanup.policy", policy);
+        match settings.events_retention_ms.as_deref().filter(|_| wanted.is_of_events) {
+            Some(retention) => topic.set("retention.ms", retention),
+            None => topic,
+        }
     };
     missing.iter().map(new).collect()
 }

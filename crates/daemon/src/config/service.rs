@@ -55,6 +55,10 @@ impl Config {
             let message = format!("there are more than {WEBHOOKS_MAX}");
             fault("webhooks".into(), message, "let one receiver pass events on to others");
         }
+        if let Some(message) = self.retention.fault(self.negotiation.facts_age_max) {
+            let hint = "keep requests for longer, or lower negotiation.facts_age_max";
+            fault("retention.requests".into(), message, hint);
+        }
         for (name, webhook) in &self.webhooks {
             for (key, message, hint) in webhook.faults() {
                 fault(format!("webhooks.{name}.{key}"), message, hint);

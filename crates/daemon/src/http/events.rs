@@ -52,7 +52,7 @@ pub(super) struct Wanted {
     pipeline: Option<String>,
     /// Of this request only; without a position from its beginning.
     request: Option<String>,
-    /// Those after this position; the header Last-Event-ID counts more. Without either, those from now on.
+    /// Those after this position, with 0 from the oldest that is kept; the header Last-Event-ID counts more. Without either, those from now on.
     after: Option<u64>,
 }
 
@@ -65,6 +65,7 @@ pub(super) struct Wanted {
          body = String, content_type = "text/event-stream"),
         (status = 400, description = "DW0801: the position is not valid", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
         (status = 404, description = "DW0803: there is no such request", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
+        (status = 410, description = "DW0832: the events after the position are not kept any more", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
         (status = 503, description = "DW0812: there are too many streams", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
     ),
 )]
@@ -86,6 +87,16 @@ pub(super) async fn stream(
     if given.is_some_and(|given| given > newest) {
         let detail = format!("the newest event is {newest}: this position is of another ledger");
         return Err(Fault::bad(detail, "start without a position").about("Last-Event-ID"));
+    }
+    if let Some(given) = given.filter(|given| *given > 0) {
+        let outbox = state.outbox.clone();
+        let oldest = actix_web::web::block(move || outbox.oldest_event()).await;
+        let oldest = oldest.map_err(|_| Fault::internal(Code::Internal))??;
+        if let Some(oldest) = oldest.filter(|oldest| given + 1 < *oldest) {
+            let detail = format!("the events after {given} are not kept any more; the oldest is {oldest}");
+            let hint = "begin anew with after=0, and find out by GET /requests what was missed";
+            return Err(Fault::new(StatusCode::GONE, Code::EventsForgotten, detail, hint).about("Last-Event-ID"));
+        }
     }
     let mut ready = VecDeque::new();
     let mut told = None;

@@ -83,7 +83,7 @@ fn find<'m>(cluster: &'m Metadata, name: &str) -> Option<&'m MetadataTopic> {
 /// Asks whether a topic could be made.
 async fn missing(what: String, wanted: &Wanted<'_>, settings: &Settings, admin: &AdminClient<Log>) -> Finding {
     let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT)).validate_only(true);
-    let made = admin.create_topics(&new_topics(std::slice::from_ref(wanted), settings.replication), &options).await;
+    let made = admin.create_topics(&new_topics(std::slice::from_ref(wanted), settings), &options).await;
     let right = "*create* on the topic, or make it yourself";
     match made.map(|mut results| results.pop()) {
         Ok(Some(Err((topic, code)))) if is_setting(code) => {
