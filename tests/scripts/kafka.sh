@@ -17,6 +17,8 @@
 #   {"sasl_plaintext": "127.0.0.1:<port>", "sasl_ssl": …, "ssl": …, "mechanism": "SCRAM-SHA-512", "user": …, "password": …,
 #    "ca": the file of the authority that signed the broker's certificate, "stranger": that of one that did not}
 #
+# The user may do everything until somebody at the plain listener grants rights to something: then only those.
+#
 # How a test harness ends it: call `stop` and remove DIR; and pass its own process id as OWNER_PID, for when it does not get
 # that far. When that process has gone, by whatever signal, the broker ends within seconds and its data is removed.
 # Without OWNER_PID the broker runs until `stop`.
@@ -126,6 +128,11 @@ ssl.keystore.location=$dir/tls/broker.pem
 sasl.enabled.mechanisms=SCRAM-SHA-512
 listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+
+# Whoever need not say who they are may do everything; the user may until somebody grants a right to something.
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+allow.everyone.if.no.acl.found=true
 CONF
 }
 

@@ -7,6 +7,7 @@ output: {"ok": …} or {"error": {"code": …, "message": …}} with the code as
 
     {"do": "topics"}                                                          names
     {"do": "create_topic", "topic": …, "partitions": …}
+    {"do": "grant", "kind": "topic", "name": …, "user": …, "operations": […]} those only, and nobody else any
     {"do": "produce", "topic": …, "records": […]}                             [partition, offset] of each
     {"do": "produce", …, "transaction": …}                                    begins it, unless that id has one open
     {"do": "end", "transaction": …, "commit": true or false}
@@ -28,7 +29,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 
 PATIENCE_S = 60  # For a broker that is being started again on a busy machine.
 REFUSALS = {KafkaError._AUTHENTICATION, KafkaError._SSL}
@@ -72,6 +81,23 @@ class Client:
         self.topics()  # Waits for the broker, which creating does not.
         made = self.admin.create_topics([NewTopic(topic, partitions, 1)], operation_timeout=PATIENCE_S)
         made[topic].result()
+
+    def grant(self, kind: str, name: str, user: str, operations: list[str]) -> None:
+        self.topics()
+        granted = [
+            AclBinding(
+                ResourceType[kind.upper()],
+                name,
+                ResourcePatternType.LITERAL,
+                f"User:{user}",
+                "*",
+                AclOperation[operation.upper()],
+                AclPermissionType.ALLOW,
+            )
+            for operation in operations
+        ]
+        for done in self.admin.create_acls(granted).values():
+            done.result()
 
     def produce(self, topic: str, records: list[dict[str, Any]], transaction: str | None = None) -> list[Place | None]:
         producer = self.producer(transaction)
@@ -214,6 +240,7 @@ def main() -> None:
     requests: dict[str, Callable[..., Any]] = {
         "topics": client.topics,
         "create_topic": client.create_topic,
+        "grant": client.grant,
         "produce": client.produce,
         "end": client.end,
         "consume": client.consume,

@@ -375,6 +375,17 @@ impl Client {
         self.expect(&json!({ "do": "create_topic", "topic": topic, "partitions": partitions }));
     }
 
+    /// Grants a user of a secure broker rights to something, and from then on everybody else who has to say who they are
+    /// has none to it.
+    ///
+    /// # Panics
+    /// When the broker refuses, as it does of a client of another listener than the plain one.
+    #[track_caller]
+    pub fn grant(&mut self, kind: &str, name: &str, user: &str, operations: &[&str]) {
+        let request = json!({ "do": "grant", "kind": kind, "name": name, "user": user, "operations": operations });
+        self.expect(&request);
+    }
+
     /// Produces records and returns once the broker has them all.
     ///
     /// # Panics

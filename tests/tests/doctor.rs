@@ -89,3 +89,35 @@ fn what_is_wrong_with_a_cluster_is_told_apart() {
     let foreign = "partitions = 4\n[[kafka.ingress]]\ntopic = \"nowhere\"\nscopes = [\"submit\"]";
     check(&doctor(&workspace, foreign, &right), 2, "DW0816", "topic nowhere", "kafka.ingress");
 }
+
+#[test]
+fn each_right_that_is_missing_is_named() {
+    let kafka = Kafka::start_secure();
+    let workspace = Workspace::new();
+    let user = kafka.settings(Listener::SaslPlaintext);
+    let name = user["sasl.username"].clone();
+    let variables = [("DAGWRIGHT__BUS__KIND", "kafka"), ("DAGWRIGHT__KAFKA__BROKERS", kafka.bootstrap())];
+    let mut daemon = Daemon::with(&workspace, &variables, &[]);
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended(), Some(0));
+    let mut client = kafka.client();
+    let looks = ["describe", "describe_configs"];
+    let told = |what: &str, right: &str| check(&doctor(&workspace, "", &user), 1, "DW0817", what, right);
+
+    assert!(doctor(&workspace, "", &user).expect(0).stdout.contains("right to write"));
+    let written = client.read("dagwright.ledger.v1").len();
+    client.grant("topic", "dagwright.ledger.v1", &name, &[&looks[..], &["read"]].concat());
+    told("right to write", "*write* on all topics");
+    client.grant("topic", "dagwright.ledger.v1", &name, &["write"]);
+    assert!(doctor(&workspace, "", &user).expect(0).stdout.contains("right to write"));
+    assert_eq!(client.read("dagwright.ledger.v1").len(), written);
+
+    client.grant("topic", "dagwright.requests.dlq.v1", &name, &looks);
+    told("right to read dagwright.requests.dlq.v1", "*read*");
+    client.grant("topic", "dagwright.requests.dlq.v1", &name, &["read"]);
+    client.grant("group", "dagwright", "somebody", &["read"]);
+    told("group dagwright", "on the group");
+    client.grant("group", "dagwright", &name, &["read"]);
+    client.grant("transactional_id", "dagwright.dagwright.#doctor", "somebody", &["write"]);
+    told("right to transactions", "transactional ids");
+}

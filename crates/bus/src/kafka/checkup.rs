@@ -84,11 +84,11 @@ async fn examined(settings: &Settings, body_bytes_max: usize) -> Result<Vec<Find
             Some((name.clone(), cluster.topics().iter().find(|it| it.name() == name)?.partitions().len()))
         })
         .collect();
-    let group = settings.group.clone();
+    let (group, requests) = (settings.group.clone(), topics.requests.clone());
     findings.extend(
         blocking(move || {
             let mut findings = rights::to_read(&probe, &names);
-            findings.push(rights::group(&probe, &group));
+            findings.push(rights::group(&probe, &group, &requests));
             findings
         })
         .await,

@@ -63,9 +63,16 @@ fn read_ends(consumer: &BaseConsumer<Log>, topic: &str, partitions: usize) -> Re
 }
 
 /// Asks how the consumer group fares.
-pub(super) fn group(consumer: &BaseConsumer<Log>, name: &str) -> Finding {
+pub(super) fn group(consumer: &BaseConsumer<Log>, name: &str, topic: &str) -> Finding {
     let what = format!("group {name}");
     let right = "*read* and *describe* on the group";
+    // Of a group that one may not see a list says nothing, and this that one may not.
+    let mut places = TopicPartitionList::new();
+    places.add_partition(topic, 0);
+    if let Err(error) = consumer.committed_offsets(places, ANSWER_TIMEOUT) {
+        let complaint = consumer.context().complaint();
+        return Finding::bad(what, failed("ask about the group", name, complaint, error, right));
+    }
     match consumer.fetch_group_list(Some(name), ANSWER_TIMEOUT) {
         Err(error) => {
             Finding::bad(what, failed("ask about the group", name, consumer.context().complaint(), error, right))

@@ -93,7 +93,7 @@ async fn missing(what: String, wanted: &Wanted<'_>, settings: &Settings, admin: 
         Ok(Some(Err((topic, code)))) => {
             Finding::bad(what, failed("make a topic", &topic, None, KafkaError::AdminOp(code), right))
         }
-        Ok(_) => Finding::fine(what, format!("not there yet; `serve` makes it with {} partitions", wanted.partitions)),
+        Ok(_) => Finding::fine(what, format!("not there yet; `serve` makes it with {}", counted(wanted.partitions))),
         Err(error) => Finding::bad(what, failed("ask about a new topic", wanted.name, None, error, right)),
     }
 }
@@ -179,8 +179,9 @@ fn leaderless(topic: &MetadataTopic) -> Option<Problem> {
 }
 
 fn partitions(topic: &MetadataTopic) -> String {
-    match topic.partitions().len() {
-        1 => "1 partition".into(),
-        count => format!("{count} partitions"),
-    }
+    counted(i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
+}
+
+fn counted(partitions: i32) -> String {
+    if partitions == 1 { "1 partition".into() } else { format!("{partitions} partitions") }
 }
