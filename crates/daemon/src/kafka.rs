@@ -61,6 +61,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Station {
     pub(crate) ledger: SharedLedger,
     pub(crate) producer: Producer,
+    pub(crate) stats: Arc<Stats>,
     instance: Instance,
     requests: Requests,
     topics: Topics,
@@ -99,10 +100,10 @@ impl Station {
         let topics = Topics::ensure(&settings).await?;
         let feed = Feed::new(cache.clone(), topics.clone());
         let stats = Arc::new(Stats::default());
-        let (instance, requests) = Instance::start(settings.clone(), topics.clone(), feed, stats).await?;
+        let (instance, requests) = Instance::start(settings.clone(), topics.clone(), feed, stats.clone()).await?;
         let ledger = SharedLedger::new(cache, instance.committer(), instance.owned(), topics.clone());
         let producer = Producer::new(&settings, topics.clone()).await?;
-        Ok(Self { ledger, producer, instance, requests, topics })
+        Ok(Self { ledger, producer, stats, instance, requests, topics })
     }
 
     /// Returns the topics.
@@ -118,7 +119,7 @@ impl Station {
         service: Service,
         stop: impl Future<Output = ()>,
     ) -> Result<()> {
-        let Self { ledger, producer: _, instance, requests, topics } = self;
+        let Self { ledger, producer: _, stats: _, instance, requests, topics } = self;
         let desk = Desk { config, admission, ledger, topics: topics.clone(), accepting: Accepting::default() };
         let mut failure = instance.failure();
         let ended = tokio::select! {

@@ -18,7 +18,10 @@ use dagwright_agents::{
     ports::SystemClock,
     service::{Limits, Resources, Settings},
 };
-use dagwright_bus::{in_process::InProcess, kafka::Producer};
+use dagwright_bus::{
+    in_process::InProcess,
+    kafka::{Producer, Stats},
+};
 use dagwright_engine::{LocalEngine, Settings as EngineSettings};
 use dagwright_model::{code::Code, task::Problem};
 use dagwright_store::{Outbox, Register, Retention, SledStore};
@@ -57,6 +60,8 @@ pub(crate) struct State {
     pub(crate) admission: Arc<Admission>,
     /// Where requests go when others may act for their pipelines; `None` takes them on here.
     pub(crate) ingress: Option<Producer>,
+    /// What is known of the part in the group; `None` without Kafka.
+    pub(crate) kafka: Option<Arc<Stats>>,
     /// The position of the newest event.
     pub(crate) news: watch::Receiver<u64>,
     /// The settings that may change meanwhile.
@@ -117,6 +122,7 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
         Some(station) => (Arc::new(station.ledger.clone()), Vec::new()),
     };
     let retention = tokio::spawn(retention::run(config.clone(), ledger, Readers(readers)));
+    let kafka_stats = station.as_ref().map(|station| station.stats.clone());
     let state = Arc::new(State {
         config: config.clone(),
         service: service.clone(),
@@ -124,6 +130,7 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
         outbox: store,
         admission: admission.clone(),
         ingress,
+        kafka: kafka_stats,
         news,
         live: Live::new(common.config.clone(), config.clone(), telemetry.level.clone())?,
         metrics: telemetry.registry.clone(),

@@ -31,6 +31,9 @@ pub struct Stats {
     pub forwarded: Count,
     /// Ledger records that were read into the local cache.
     pub tailed: Count,
+    /// Whether the local cache has been where each partition of the ledger ended since it began to be read: what it does not
+    /// know was not known then.
+    pub caught_up: Flag,
     /// Whether requests wait as there is no room for more.
     pub paused: Flag,
     lag: Mutex<BTreeMap<(String, i32), u64>>,

@@ -80,6 +80,8 @@ pub(crate) struct Tail<C> {
     cache: C,
     /// What to read next, by partition; `None` until something was read from the beginning.
     next: Vec<Option<i64>>,
+    /// The partitions whose end was not met yet.
+    behind: BTreeSet<i32>,
     /// The last question by partition for which the reading was started again.
     answering: Vec<u64>,
     batch: Vec<LedgerRecord>,
@@ -126,7 +128,8 @@ impl<C: LedgerCache> Tail<C> {
         }
         consumer.assign(&places).map_err(|source| Error::Client { what: "read the ledger", source })?;
         let answering = vec![0; count];
-        Ok(Self { consumer, shared, cache, next, answering, batch: Vec::new(), batch_bytes: 0 })
+        let behind = (0..i32::from(shared.topics.partitions)).collect();
+        Ok(Self { consumer, shared, cache, next, behind, answering, batch: Vec::new(), batch_bytes: 0 })
     }
 
     /// Reads until the instance is over.
@@ -161,6 +164,10 @@ impl<C: LedgerCache> Tail<C> {
         self.apply()?;
         for partition in ended {
             self.meet(partition);
+            self.behind.remove(&partition);
+        }
+        if self.behind.is_empty() {
+            self.shared.stats.caught_up.set(true);
         }
         Ok(())
     }

@@ -31,6 +31,20 @@ async fn a_request_becomes_a_record_an_event_and_an_offset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_says_when_it_has_read_what_there_was() {
+    let broker = Broker::shared();
+    let station = Station::start(&settings(&broker.address, "behind", "a")).await;
+    let producer = Producer::new(&settings(&broker.address, "behind", "a"), station.instance.topics().clone()).await;
+    let submitted = submit(&producer.unwrap(), "p", 300).await;
+    until("every record is in the cache", || station.cache.len() == submitted.len());
+    let (other, _requests, cache, stats) = instance(&settings(&broker.address, "behind", "b")).await;
+    until("all was read", || stats.caught_up.get());
+    assert_eq!(cache.len(), submitted.len(), "whether or not it owns anything");
+    other.close().await;
+    station.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn commits_keep_the_order_in_which_requests_came() {
     let broker = Broker::shared();
     let settings = settings(&broker.address, "order", "a");

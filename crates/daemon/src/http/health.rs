@@ -16,7 +16,11 @@ async fn livez() -> HttpResponse {
 
 /// Tells whether requests are taken on, and what stands in the way.
 async fn readyz(state: web::Data<State>) -> HttpResponse {
-    let checks = state.service.readiness().await;
+    let mut checks = state.service.readiness().await;
+    if let Some(kafka) = &state.kafka {
+        // Whoever has not read all of it would deny what it does not know yet.
+        checks.push(("kafka", (!kafka.caught_up.get()).then_some("the ledger is still being read")));
+    }
     let reasons: Vec<_> =
         checks.iter().filter_map(|(what, fault)| Some(json!({ "check": what, "reason": fault.as_ref()? }))).collect();
     let checked: Vec<_> = checks.iter().map(|(what, _)| what).collect();
