@@ -1,11 +1,11 @@
 //! Lets go of what is old, a little at a time, as long as the daemon runs.
 //!
 //! What may go is the store's affair; here is only when, and that events wait for every outlet that has not delivered
-//! them.
+//! them. Nothing goes by a clock that has just been set: what was forgotten does not come back with the right time.
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use dagwright_store::{Error, Retention as Ledger};
@@ -23,6 +23,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 const EVERY_MIN: Duration = Duration::from_secs(1);
 const EVERY_MAX: Duration = Duration::from_secs(600);
 
+/// How far the clock may move against the one that only counts, between two looks.
+const DRIFT_MAX_MS: u64 = 60_000;
+
 /// Whose delivery events wait for.
 pub(crate) struct Readers(pub(crate) Vec<String>);
 
@@ -32,18 +35,27 @@ pub(crate) async fn run(config: Arc<Config>, ledger: Arc<dyn Ledger>, readers: R
     let Some(shortest) = [kept.requests, kept.events].into_iter().filter(|span| span.0 > 0).min() else { return };
     let every = (shortest.duration() / 10).clamp(EVERY_MIN, EVERY_MAX);
     let readers = Arc::new(readers);
+    let (began, mut known) = (Instant::now(), None);
     loop {
-        if let Err(error) = pass(kept, &ledger, &readers).await {
+        sleep(every).await;
+        let now = now_ms();
+        let zero = now.saturating_sub(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        match known.replace(zero) {
+            Some(before) if zero.abs_diff(before) > DRIFT_MAX_MS => {
+                tracing::warn!("the clock was set: nothing is forgotten until it stays as it is for a while");
+                continue;
+            }
+            Some(_) => {}
+            None => continue,
+        }
+        if let Err(error) = pass(kept, now, &ledger, &readers).await {
             // What is left is old the next time, too; a ledger that failed ends the daemon by itself.
             tracing::warn!(%error, "could not forget what is old");
         }
-        sleep(every).await;
     }
 }
 
-async fn pass(kept: Retention, ledger: &Arc<dyn Ledger>, readers: &Arc<Readers>) -> Result<(), Error> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+async fn pass(kept: Retention, now: u64, ledger: &Arc<dyn Ledger>, readers: &Arc<Readers>) -> Result<(), Error> {
     if kept.requests.0 > 0 {
         let before = now.saturating_sub(kept.requests.0);
         let (mut mark, mut forgotten) = (None, 0);
@@ -84,6 +96,11 @@ async fn pass(kept: Retention, ledger: &Arc<dyn Ledger>, readers: &Arc<Readers>)
         }
     }
     Ok(())
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
