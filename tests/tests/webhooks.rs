@@ -281,5 +281,6 @@ fn whoever_takes_over_in_the_group_tells_what_is_left() {
         .iter()
         .map(|record| serde_json::from_slice(record.value.as_deref().expect("content")).expect("JSON"))
         .collect();
+    all.iter().for_each(dagwright_tests::events::check);
     assert_eq!(by_pipeline(&taken(&posts)), by_pipeline(&all));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dagwright_tests::kafka::Record;
+use dagwright_tests::{events, kafka::Record};
 use serde_json::Value;
 
 use crate::load::Load;
@@ -31,7 +31,9 @@ impl Told {
     /// Takes in events as they stand in their topic.
     pub(crate) fn take(&mut self, records: &[Record]) {
         for record in records {
-            self.hear(&serde_json::from_slice(record.value.as_deref().expect("content")).expect("JSON"));
+            let event = serde_json::from_slice(record.value.as_deref().expect("content")).expect("JSON");
+            events::check(&event);
+            self.hear(&event);
         }
     }
 
