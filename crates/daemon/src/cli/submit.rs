@@ -92,7 +92,7 @@ pub(crate) async fn execute(arguments: &Submit, output: Output) -> Result<Exit> 
         output.json(&receipt)?;
         return Ok(Exit::Done);
     }
-    let mut watch = Watch::new(&client, format!("/events?request={}", escaped(&receipt.request_id.0)));
+    let mut watch = Watch::expecting(&client, format!("/events?request={}", escaped(&receipt.request_id.0)));
     loop {
         let seen = watch.next().await?;
         output.remark(render::event::event(&seen, false).trim_end());

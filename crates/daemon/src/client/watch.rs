@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use dagwright_model::{
+    code::Code,
     event::{EventData, EventKind},
     id::RequestId,
 };
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Attempt, Client};
+use crate::refusal::Refusal;
 
 /// How often a stream is opened again in a row without an event in between.
 const TRIES_MAX: u32 = 8;
@@ -56,6 +58,8 @@ pub(crate) struct Watch<'c> {
     /// The last event of each request: what comes after a break may have been told before it.
     told: HashMap<RequestId, u64>,
     failures: u32,
+    /// What is watched may not be there yet.
+    is_expected: bool,
 }
 
 #[derive(Deserialize)]
@@ -71,7 +75,12 @@ impl<'c> Watch<'c> {
     /// Watches the events of a path below the API's root, as `/events?request=…`.
     pub(crate) fn new(client: &'c Client, path: String) -> Self {
         let (buffer, told) = (Vec::new(), HashMap::new());
-        Self { client, path, open: None, buffer, after: None, told, failures: 0 }
+        Self { client, path, open: None, buffer, after: None, told, failures: 0, is_expected: false }
+    }
+
+    /// Watches what was sent on its way and may not have arrived yet, as where requests go through Kafka.
+    pub(crate) fn expecting(client: &'c Client, path: String) -> Self {
+        Self { is_expected: true, ..Self::new(client, path) }
     }
 
     /// Opens the stream, so that nothing that happens from now on is missed.
@@ -81,7 +90,10 @@ impl<'c> Watch<'c> {
     pub(crate) async fn open(&mut self) -> Result<()> {
         while self.open.is_none() {
             match self.client.stream(&self.path, self.after.as_deref()).await {
-                Ok(stream) => self.open = Some(stream),
+                Ok(stream) => (self.open, self.is_expected) = (Some(stream), false),
+                Err(Attempt::Failed(error)) if self.is_expected && self.failures < TRIES_MAX && is_unknown(&error) => {
+                    self.pause(None).await;
+                }
                 Err(Attempt::Failed(error)) => return Err(error),
                 Err(Attempt::Again { error, .. }) if self.failures >= TRIES_MAX => return Err(error),
                 Err(Attempt::Again { wait, .. }) => self.pause(wait).await,
@@ -161,4 +173,9 @@ impl<'c> Watch<'c> {
         let kind = EventKind::ALL.iter().copied().find(|kind| kind.as_str() == name);
         Some(Seen { kind, name: name.to_owned(), time: envelope.time, data: envelope.data, whole })
     }
+}
+
+/// Tells whether the service does not know what was asked for.
+fn is_unknown(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Refusal::Problem(problem)) if problem.code == Code::RequestUnknown)
 }
