@@ -23,10 +23,11 @@ use std::{
 };
 
 use actix::{Actor, Addr, Arbiter, Context, Handler, Message};
-use dagwright_bus::{Bus, Record, Subscription, Topic, envelope};
+use dagwright_bus::{Bus, Record, Subscription, Topic, letter};
 use dagwright_model::{
     id::RequestId,
-    message::{Envelope, Party, Role},
+    letter::Letter,
+    message::{Party, Role},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -178,7 +179,7 @@ pub(crate) async fn keep<A, M, B, R>(
 ) -> Result<JoinHandle<()>, Error>
 where
     A: Actor<Context = Context<A>> + Handler<M> + Send,
-    M: Message<Result = ()> + From<Envelope> + Send + 'static,
+    M: Message<Result = ()> + From<Letter> + Send + 'static,
     B: Fn(Life) -> A + 'static,
     R: AsyncFn(Option<RequestId>) -> Vec<M> + 'static,
 {
@@ -194,7 +195,7 @@ async fn deliver_all<A, M, B, R>(
     mut agent: Incarnation<A>,
 ) where
     A: Actor<Context = Context<A>> + Handler<M> + Send,
-    M: Message<Result = ()> + From<Envelope> + Send + 'static,
+    M: Message<Result = ()> + From<Letter> + Send + 'static,
     B: Fn(Life) -> A,
     R: AsyncFn(Option<RequestId>) -> Vec<M>,
 {
@@ -250,9 +251,9 @@ async fn done<F: Future + Unpin>(delivery: &mut Option<F>) -> F::Output {
     }
 }
 
-fn addressed(party: &Party, record: &Record) -> Option<Envelope> {
-    match envelope::from_record(record) {
-        Ok(envelope) => (envelope.to == *party).then_some(envelope),
+fn addressed(party: &Party, record: &Record) -> Option<Letter> {
+    match letter::letter_in(record) {
+        Ok(letter) => letter.filter(|letter| letter.envelope.to == *party),
         Err(error) => {
             tracing::warn!(%party, %error, "dropped a message that cannot be read");
             None

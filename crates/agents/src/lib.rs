@@ -1,15 +1,18 @@
 //! Actix actors: thin shells around the pure machines of crate `negotiation`.
 //!
 //! The orchestrator and the extraction, transformation and loading agents are separate actors on threads of their own.
-//! They talk over the bus alone, with the messages of `/proto`, so it makes no difference whether they share a process.
+//! They talk over the bus alone, with the messages of `/proto`, so it makes no difference whether they share a process:
+//! what is for an agent elsewhere goes through the process's office.
 //! A handler decides nothing: it applies an event, persists, and performs the effects.
 //!
 //! | module | what it is |
 //! |---|---|
 //! | [`service`] | takes requests on and sees them through; `lifecycle` and `queue` are its machines |
 //! | [`shared_ledger`] | the ledger of many instances: a topic, with a store as its cache |
-//! | [`team`] | the four agents of one host, and how to ask them |
+//! | [`team`] | the agents of one process, and how to ask them |
+//! | [`lineup`] | who takes part, and where |
 //! | `agreed` | a plan, with what follows from it alone |
+//! | `mail`, `office`, `roster` | how they write to each other; what goes to other processes; who is there |
 //! | `orchestrator`, `participant` | the actors |
 //! | `docket` | what the orchestrator was asked and has not answered; it outlives the actor |
 //! | `keeper` | delivers an agent's messages, and builds it anew as soon as it panicked |
@@ -22,18 +25,23 @@ mod docket;
 pub mod interval;
 mod keeper;
 mod lifecycle;
+pub mod lineup;
+mod mail;
 pub mod metrics;
 mod observe;
 pub mod observer;
+mod office;
 mod orchestrator;
 mod participant;
 pub mod ports;
 mod queue;
+mod roster;
 pub mod service;
 pub mod shared_ledger;
 pub mod team;
 
 pub use keeper::Restarts;
+pub use lineup::{Far, Lineup};
 pub use orchestrator::Negotiated;
 pub use service::Service;
 pub use team::{Error, Ports, Team};

@@ -89,6 +89,15 @@ const ACTOR_RESTARTS: Metric = Metric::counter(
 const MAILBOX: Metric = Metric::gauge("dagwright_mailbox_messages", "{message}", "Messages that wait for an agent.")
     .labels(&[Label::of("actor", &["orchestrator", "extraction", "transformation", "loading"])]);
 
+const RECORDS_REFUSED: Metric = Metric::counter(
+    "dagwright_agent_records_refused_total",
+    "{record}",
+    "Records of the agents topic that cannot be read, and letters from others than those who were asked.",
+);
+
+const AGENTS_AWAY: Metric =
+    Metric::gauge("dagwright_agents_away", "{agent}", "Agents that take part and that no process is known to run.");
+
 /// Every metric of this crate.
 pub const TABLE: &[Metric] = &[
     REQUESTS_RECEIVED,
@@ -102,6 +111,8 @@ pub const TABLE: &[Metric] = &[
     COMPILE_SECONDS,
     ACTOR_RESTARTS,
     MAILBOX,
+    RECORDS_REFUSED,
+    AGENTS_AWAY,
 ];
 
 struct Instruments {
@@ -116,6 +127,8 @@ struct Instruments {
     compile_seconds: Histogram<f64>,
     actor_restarts: Counter<u64>,
     mailbox: Gauge<u64>,
+    records_refused: Counter<u64>,
+    agents_away: Gauge<u64>,
 }
 
 static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
@@ -132,6 +145,8 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
         compile_seconds: COMPILE_SECONDS.to_histogram(&meter),
         actor_restarts: ACTOR_RESTARTS.to_counter(&meter),
         mailbox: MAILBOX.to_gauge(&meter),
+        records_refused: RECORDS_REFUSED.to_counter(&meter),
+        agents_away: AGENTS_AWAY.to_gauge(&meter),
     }
 });
 
@@ -182,6 +197,14 @@ pub(crate) fn ended(purpose: Purpose, state: RequestState) {
     };
     let labels = [KeyValue::new(PURPOSE.name, purpose), KeyValue::new("outcome", outcome)];
     INSTRUMENTS.requests.add(1, &labels);
+}
+
+pub(crate) fn record_refused() {
+    INSTRUMENTS.records_refused.add(1, &[]);
+}
+
+pub(crate) fn away(parties: usize) {
+    INSTRUMENTS.agents_away.record(parties as u64, &[]);
 }
 
 pub(crate) fn load(open: usize, followed: usize) {

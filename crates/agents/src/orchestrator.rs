@@ -10,12 +10,13 @@ use actix::{
     Actor, AsyncContext, AtomicResponse, Context, Handler, Message, WrapFuture,
     fut::{ActorFutureExt, LocalBoxActorFuture, ready},
 };
-use dagwright_bus::Bus;
 use dagwright_model::{
     canonical,
     code::Code,
+    facts::TransformTyping,
     id::RequestId,
-    message::{self, Conflict, Envelope, Facts, Party, Question, Role, Transcript},
+    letter::Letter,
+    message::{self, Conflict, Envelope, Fact, Facts, Party, Question, Role, Transcript},
     plan::Plan,
     record::{Ended, FactRecorded, PlanSealed, Record, RecordBody},
     task::Problem,
@@ -29,7 +30,7 @@ use dagwright_store::Store;
 use crate::{
     docket::{Asked, Docket},
     keeper::Life,
-    participant::send,
+    mail::Mail,
     ports::Clock,
 };
 
@@ -39,10 +40,12 @@ const TICK: Duration = Duration::from_millis(500);
 /// The orchestrating agent.
 pub(crate) struct OrchestratorAgent {
     pub(crate) life: Life,
-    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) mail: Mail,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) docket: Arc<Docket>,
+    /// Who takes part in new sessions.
+    pub(crate) lineup: Arc<[Party]>,
     pub(crate) sessions: BTreeMap<RequestId, Open>,
 }
 
@@ -70,6 +73,15 @@ pub(crate) enum Notice {
         /// The session that it ended over; `None` where that is not known.
         over: Option<RequestId>,
     },
+    /// Another process speaks for an agent, or another life of the same, and knows nothing of these sessions.
+    Moved {
+        party: Party,
+        sessions: Vec<RequestId>,
+        /// Whether the last one may have ended over one of them.
+        blamed: bool,
+    },
+    /// No process ran an agent for longer than these sessions wait.
+    Away { party: Party, sessions: Vec<RequestId> },
     /// Time passed.
     Tick,
 }
@@ -126,9 +138,9 @@ impl OrchestratorAgent {
         let recorded: Vec<_> = records.iter().filter_map(said).collect();
         if asked.is_hopeless() {
             let problem = session::lost(&Party::sole(Role::Orchestrator));
-            return Some(abandon(request, records, next_sequence, at_ms, problem));
+            return Some(abandon(request, &self.lineup, records, next_sequence, at_ms, problem));
         }
-        match replay::resume(request.clone(), asked.spec, asked.bounds, &recorded, at_ms) {
+        match replay::resume(request.clone(), asked.spec, asked.bounds, &self.lineup, &recorded, at_ms) {
             Ok((session, effects)) => {
                 let open = Open::new(session, recorded.len(), next_sequence);
                 self.sessions.insert(request.clone(), open);
@@ -142,7 +154,7 @@ impl OrchestratorAgent {
                     message: "the negotiation was begun by another version and cannot be taken up".into(),
                     hint: "submit the request again".into(),
                 };
-                Some(abandon(request, records, next_sequence, at_ms, problem))
+                Some(abandon(request, &self.lineup, records, next_sequence, at_ms, problem))
             }
         }
     }
@@ -165,6 +177,9 @@ impl OrchestratorAgent {
                 Effect::End(end) => ending = Some(*end),
             }
         }
+        for (party, offer, why) in open.session.take_declined() {
+            tracing::warn!(%request, %party, offer, why, "an offer does not count");
+        }
         let mut bodies = open.news();
         if !bodies.is_empty() {
             // An end has messages of its own: without news, it stands in the ledger already.
@@ -186,17 +201,22 @@ impl OrchestratorAgent {
 
     /// Persists, then performs, in the order of the steps.
     fn perform(&self, steps: Vec<Step>) -> Performance {
-        let (store, bus, docket, work) = (self.store.clone(), self.bus.clone(), self.docket.clone(), self.life.work());
+        let (store, mail, docket, work) =
+            (self.store.clone(), self.mail.clone(), self.docket.clone(), self.life.work());
         let performance = async move {
             let mut failed = Vec::new();
             for Step { request, records, messages, end } in steps {
-                let (store, bus) = (store.clone(), bus.clone());
+                let (store, post) = (store.clone(), mail.clone());
                 let step = async move {
                     persist(store, records).await?;
-                    send(bus, messages).await;
+                    post.ask(messages).await;
                     Ok(end)
                 };
-                match work.slowly_on_behalf_of(request.clone(), step).await {
+                let done = work.slowly_on_behalf_of(request.clone(), step).await;
+                if !matches!(done, Ok(None)) {
+                    mail.forget(&request);
+                }
+                match done {
                     Ok(None) => {}
                     Ok(Some(negotiated)) => docket.answer(&request, Ok(negotiated)),
                     Err(error) => {
@@ -217,6 +237,10 @@ impl OrchestratorAgent {
 
     fn step_all(&mut self, event: impl Fn(&RequestId) -> Event, at_ms: u64) -> Vec<Step> {
         let requests: Vec<_> = self.sessions.keys().cloned().collect();
+        self.step_each(&requests, event, at_ms)
+    }
+
+    fn step_each(&mut self, requests: &[RequestId], event: impl Fn(&RequestId) -> Event, at_ms: u64) -> Vec<Step> {
         requests.iter().filter_map(|request| self.step(request, event(request), at_ms)).collect()
     }
 }
@@ -245,6 +269,12 @@ impl Handler<Notice> for OrchestratorAgent {
                 let event = |request: &_| Event::Restarted { party: party.clone(), blamed: blamed(request), at_ms };
                 self.step_all(event, at_ms)
             }
+            Notice::Moved { party, sessions, blamed } => {
+                self.step_each(&sessions, |_| Event::Restarted { party: party.clone(), blamed, at_ms }, at_ms)
+            }
+            Notice::Away { party, sessions } => {
+                self.step_each(&sessions, |_| Event::Absent { party: party.clone(), at_ms }, at_ms)
+            }
             Notice::Tick => self.step_all(|_| Event::TimePassed { at_ms }, at_ms),
         };
         AtomicResponse::new(self.perform(steps))
@@ -253,9 +283,9 @@ impl Handler<Notice> for OrchestratorAgent {
 
 // === impl Notice ===
 
-impl From<Envelope> for Notice {
-    fn from(envelope: Envelope) -> Self {
-        Self::Received(envelope)
+impl From<Letter> for Notice {
+    fn from(letter: Letter) -> Self {
+        Self::Received(letter.envelope)
     }
 }
 
@@ -286,7 +316,9 @@ impl Open {
             }
             message::Message::Observed { observations } => {
                 let questions = self.asked.remove(&envelope.from).unwrap_or_default();
-                bodies.extend(questions.iter().zip(observations).map(|(question, observation)| {
+                let facts = self.session.facts();
+                let told = questions.iter().zip(observations).filter(|(_, told)| counts(facts, &told.fact));
+                bodies.extend(told.map(|(question, observation)| {
                     let key = canonical::hash(question);
                     RecordBody::FactRecorded(Box::new(FactRecorded { key, observation: observation.clone() }))
                 }));
@@ -298,11 +330,28 @@ impl Open {
     }
 }
 
+/// Tells whether a fact is what the session goes by, and not what another party of the same role saw otherwise.
+fn counts(facts: &Facts, fact: &Fact) -> bool {
+    match fact {
+        Fact::Source(profile) => facts.sources.get(&profile.source).is_none_or(|known| known == profile),
+        Fact::Sink(inspection) => facts.sinks.get(&inspection.sink).is_none_or(|known| known == inspection),
+        Fact::Typing(typing) => facts.typing == *typing || facts.typing == TransformTyping::default(),
+        Fact::Unavailable(_) => true,
+    }
+}
+
 /// Ends a session without its machine: as far as the ledger does not say already that it ended.
-fn abandon(request: &RequestId, records: &[Record], next_sequence: u64, at_ms: u64, problem: Problem) -> Step {
+fn abandon(
+    request: &RequestId,
+    lineup: &[Party],
+    records: &[Record],
+    next_sequence: u64,
+    at_ms: u64,
+    problem: Problem,
+) -> Step {
     let problems = vec![problem];
     let mut transcript = Transcript(records.iter().filter_map(said).map(|(_, envelope)| envelope).collect());
-    let messages = replay::abandon(request, &transcript, &problems);
+    let messages = replay::abandon(request, lineup, &transcript, &problems);
     let is_ended = records.iter().any(|record| {
         matches!(record.body, RecordBody::PlanSealed(_) | RecordBody::Deadlocked(_) | RecordBody::Failed(_))
     });

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, AtomicResponse, Context, Handler, Message, WrapFuture, fut::ActorFutureExt};
-use dagwright_bus::{Bus, Topic, envelope};
 use dagwright_model::{
     id::RequestId,
+    letter::Letter,
     message::{self, Envelope, Fact, Observation, Party, Question},
 };
 use dagwright_negotiation::{
@@ -18,7 +18,7 @@ use dagwright_negotiation::{
 use futures::future::join_all;
 use indexmap::IndexMap;
 
-use crate::{keeper::Life, observe::Facts};
+use crate::{keeper::Life, mail::Mail, observe::Facts};
 
 /// How many sessions an agent remembers; the oldest is forgotten first, and asks for nothing until it is
 /// told all of it again.
@@ -28,15 +28,16 @@ const SESSIONS_MAX: usize = 1024;
 pub(crate) struct ParticipantAgent {
     life: Life,
     party: Party,
-    bus: Arc<dyn Bus>,
+    mail: Mail,
     facts: Arc<Facts>,
-    sessions: IndexMap<RequestId, Participant>,
+    /// Each with the process whose orchestrator leads it; empty for this one.
+    sessions: IndexMap<RequestId, (Participant, String)>,
 }
 
 /// A message for an agent.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Deliver(Envelope);
+pub(crate) struct Deliver(Letter);
 
 /// Something that an agent found out; comes back to itself.
 #[derive(Message)]
@@ -49,26 +50,29 @@ struct Found {
 // === impl ParticipantAgent ===
 
 impl ParticipantAgent {
-    pub(crate) fn new(life: Life, party: Party, bus: Arc<dyn Bus>, facts: Arc<Facts>) -> Self {
-        Self { life, party, bus, facts, sessions: IndexMap::new() }
+    pub(crate) fn new(life: Life, party: Party, mail: Mail, facts: Arc<Facts>) -> Self {
+        Self { life, party, mail, facts, sessions: IndexMap::new() }
     }
 
-    fn remember(&mut self, session: &RequestId) {
+    fn remember(&mut self, session: &RequestId, leader: String) {
         if self.sessions.len() >= SESSIONS_MAX && !self.sessions.contains_key(session) {
             self.sessions.shift_remove_index(0);
         }
         let party = &self.party;
-        self.sessions.entry(session.clone()).or_insert_with(|| Participant::new(party.clone(), Rates::default()));
+        let begin = || (Participant::new(party.clone(), Rates::default()), String::new());
+        // Another process may have taken the session up.
+        self.sessions.entry(session.clone()).or_insert_with(begin).1 = leader;
     }
 
     /// Applies an event to a session, if it is known, and does what follows.
     fn step(&mut self, session: &RequestId, event: Event, context: &mut Context<Self>) -> AtomicResponse<Self, ()> {
         let work = self.life.work();
+        let leader = self.sessions.get(session).map(|(_, leader)| leader.clone()).unwrap_or_default();
         let messages = work.on_behalf_of(session, || {
-            let effects = self.sessions.get_mut(session).map(|known| known.apply(event)).unwrap_or_default();
+            let effects = self.sessions.get_mut(session).map(|(known, _)| known.apply(event)).unwrap_or_default();
             self.perform(session, effects, context)
         });
-        let send = work.slowly_on_behalf_of(session.clone(), send(self.bus.clone(), messages));
+        let send = work.slowly_on_behalf_of(session.clone(), self.mail.clone().answer(leader, messages));
         AtomicResponse::new(Box::pin(send.into_actor(self)))
     }
 
@@ -101,12 +105,13 @@ impl Actor for ParticipantAgent {
 impl Handler<Deliver> for ParticipantAgent {
     type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, Deliver(envelope): Deliver, context: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Deliver(letter): Deliver, context: &mut Context<Self>) -> Self::Result {
+        let Letter { from_host, envelope, .. } = letter;
         let session = envelope.session.clone();
         if ends_session(&envelope.body) {
             self.sessions.shift_remove(&session);
         } else {
-            self.remember(&session);
+            self.remember(&session, from_host);
         }
         self.step(&session, Event::Received(envelope), context)
     }
@@ -123,19 +128,9 @@ impl Handler<Found> for ParticipantAgent {
 
 // === impl Deliver ===
 
-impl From<Envelope> for Deliver {
-    fn from(envelope: Envelope) -> Self {
-        Self(envelope)
-    }
-}
-
-/// Publishes messages in order.
-pub(crate) async fn send(bus: Arc<dyn Bus>, messages: Vec<Envelope>) {
-    for message in messages {
-        tracing::trace!(session = %message.session, to = %message.to, kind = message.body.kind(), "sending message");
-        if let Err(error) = bus.publish(Topic::Agents, envelope::to_record(&message)).await {
-            tracing::error!(session = %message.session, %error, "could not send message");
-        }
+impl From<Letter> for Deliver {
+    fn from(letter: Letter) -> Self {
+        Self(letter)
     }
 }
 

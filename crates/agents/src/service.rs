@@ -303,7 +303,7 @@ impl Service {
     }
 
     /// Tells what requests need to be taken on, and what is wrong with it, if anything.
-    pub async fn readiness(&self) -> Vec<(&'static str, Option<&'static str>)> {
+    pub async fn readiness(&self) -> Vec<(&'static str, Option<String>)> {
         let register = self.shared.resources.register.clone();
         let ledger = async {
             if self.shared.broken.is_cancelled() {
@@ -323,9 +323,12 @@ impl Service {
             }
         };
         let (ledger, dispatcher) = tokio::join!(ledger, dispatcher);
-        let agents = (!self.shared.team.is_alive()).then_some("the orchestrator was lost");
+        let agents = self.shared.team.fault();
         let draining = self.shared.draining.is_cancelled().then_some("the service is about to stop");
-        vec![("ledger", ledger), ("dispatcher", dispatcher), ("agents", agents), ("draining", draining)]
+        let of_service = [("ledger", ledger), ("dispatcher", dispatcher), ("draining", draining)];
+        let mut checks: Vec<_> = of_service.map(|(what, fault)| (what, fault.map(str::to_owned))).into();
+        checks.insert(2, ("agents", agents));
+        checks
     }
 
     /// Takes on and begins nothing further; waits for what runs, at most `grace`, then stops it. What did not end is
@@ -333,6 +336,13 @@ impl Service {
     pub async fn drain(&self, grace: Duration) {
         self.shared.draining.cancel();
         self.tell(Drain { grace }).await;
+    }
+
+    /// Tells other processes that the agents here answer no longer, so that others take over at once.
+    pub async fn leave(&self) {
+        if timeout(ANSWER, self.shared.team.leave()).await.is_err() {
+            tracing::warn!("the agents left without a word");
+        }
     }
 
     /// Tells the dispatcher something; without one this process is of no more use, and the next one picks up what is open.

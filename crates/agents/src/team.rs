@@ -1,4 +1,4 @@
-//! The four agents of one host, and how to ask them.
+//! The agents of one process, and how to ask them.
 
 use std::sync::Arc;
 
@@ -17,7 +17,10 @@ use tokio::{
 use crate::{
     docket::{Asked, Docket},
     keeper::{Post, Restarts, keep},
+    lineup::Lineup,
+    mail::Mail,
     observe::Facts,
+    office::{Office, Opened},
     orchestrator::{Negotiated, Notice, OrchestratorAgent},
     participant::{Deliver, ParticipantAgent},
     ports::{Clock, Observer},
@@ -41,15 +44,19 @@ pub struct Ports {
     pub store: Arc<dyn Store>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Who takes part, and who of them is here.
+    pub lineup: Lineup,
 }
 
-/// An orchestrator and one agent of each other role, each on a thread of its own, and built anew when it panics.
+/// The agents of the roles that run here, each on a thread of its own, and built anew when it panics.
 pub struct Team {
     docket: Arc<Docket>,
     orchestrator: mpsc::Sender<Notice>,
     turns: Semaphore,
     restarts: Restarts,
     keepers: Vec<JoinHandle<()>>,
+    leads: bool,
+    office: Option<Opened>,
 }
 
 /// Says why a negotiation has no outcome.
@@ -80,16 +87,33 @@ impl Team {
         let (orchestrator, notices) = mpsc::channel(NOTICES_MAX);
         let (docket, restarts) = (Arc::new(Docket::default()), Restarts::default());
         let turns = Semaphore::new(SESSIONS_OPEN_MAX);
+        let lineup = ports.lineup.clone();
+        let office = match &lineup.far {
+            Some(far) => Some(Office::open(&lineup, far, ports.bus.clone(), orchestrator.clone()).await?),
+            None => None,
+        };
         // Dropped with what has started by then when a later one cannot start.
-        let mut team = Self { docket, orchestrator, turns, restarts, keepers: Vec::new() };
-        team.keep_orchestrator(&ports, notices).await?;
-        for role in Role::PARTICIPANTS {
-            team.keep_participant(&ports, Party::sole(role)).await?;
+        let leads = lineup.leads();
+        let mut team = Self { docket, orchestrator, turns, restarts, keepers: Vec::new(), leads, office };
+        if lineup.leads() {
+            team.keep_orchestrator(&ports, notices).await?;
+        }
+        for party in lineup.here() {
+            team.keep_participant(&ports, party).await?;
         }
         Ok(team)
     }
 
+    fn mail(&self, ports: &Ports) -> Mail {
+        Mail {
+            near: ports.bus.clone(),
+            here: Arc::new(ports.lineup.here()),
+            office: self.office.as_ref().map(|opened| opened.office.clone()),
+        }
+    }
+
     async fn keep_orchestrator(&mut self, ports: &Ports, notices: mpsc::Receiver<Notice>) -> Result<(), Error> {
+        let (mail, lineup): (_, Arc<[Party]>) = (self.mail(ports), ports.lineup.parties.iter().cloned().collect());
         let (docket, ports, open) = (self.docket.clone(), ports.clone(), self.docket.clone());
         let bus = ports.bus.clone();
         let post = Post {
@@ -97,10 +121,11 @@ impl Team {
             restarts: self.restarts.clone(),
             build: move |life| OrchestratorAgent {
                 life,
-                bus: ports.bus.clone(),
+                mail: mail.clone(),
                 store: ports.store.clone(),
                 clock: ports.clock.clone(),
                 docket: docket.clone(),
+                lineup: lineup.clone(),
                 sessions: std::collections::BTreeMap::new(),
             },
             lost: async move |over: Option<RequestId>| {
@@ -112,14 +137,18 @@ impl Team {
     }
 
     async fn keep_participant(&mut self, ports: &Ports, party: Party) -> Result<(), Error> {
-        let Ports { bus, observer, store, clock } = ports.clone();
+        let mail = self.mail(ports);
+        let Ports { bus, observer, store, clock, .. } = ports.clone();
         let facts = Arc::new(Facts { observer, clock, store });
-        let (of, agent_bus, orchestrator) = (party.clone(), bus.clone(), self.orchestrator.clone());
+        let (of, office, orchestrator) = (party.clone(), mail.office.clone(), self.orchestrator.clone());
         let post = Post {
             party: party.clone(),
             restarts: self.restarts.clone(),
-            build: move |life| ParticipantAgent::new(life, of.clone(), agent_bus.clone(), facts.clone()),
+            build: move |life| ParticipantAgent::new(life, of.clone(), mail.clone(), facts.clone()),
             lost: async move |over| {
+                if let Some(office) = &office {
+                    office.built_anew(&party);
+                }
                 // Where there is no orchestrator any more, there are no sessions to go on with.
                 let _ = orchestrator.send(Notice::Restarted { party: party.clone(), over }).await;
                 Vec::new()
@@ -131,10 +160,30 @@ impl Team {
         Ok(())
     }
 
-    /// Tells whether somebody would take a negotiation on.
+    /// Says what keeps the agents here from their work, if anything.
     #[must_use]
-    pub fn is_alive(&self) -> bool {
-        !self.orchestrator.is_closed()
+    pub fn fault(&self) -> Option<String> {
+        if self.leads && self.orchestrator.is_closed() {
+            return Some("the orchestrator was lost".into());
+        }
+        if self.keepers.iter().any(JoinHandle::is_finished) {
+            return Some("an agent was lost; the log says why".into());
+        }
+        let missing: Vec<_> = self.missing().iter().map(ToString::to_string).collect();
+        (!missing.is_empty()).then(|| format!("no process runs what takes part: {}", missing.join(", ")))
+    }
+
+    /// Returns who takes part in the negotiations that are led here, and is not run by any process that is known.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Party> {
+        self.office.as_ref().map(|opened| opened.office.missing()).unwrap_or_default()
+    }
+
+    /// Says to other processes that nobody is here any longer, so that others take over at once.
+    pub async fn leave(&self) {
+        if let Some(opened) = &self.office {
+            opened.office.close().await;
+        }
     }
 
     /// Negotiates over a spec for a request whose acceptance is in the ledger, up to `next_sequence`.

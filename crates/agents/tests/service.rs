@@ -202,6 +202,7 @@ impl World {
             observer: Arc::new(Remembered(self.facts.clone())),
             store: register.clone(),
             clock: Arc::new(SystemClock),
+            lineup: dagwright_agents::Lineup::default(),
         };
         let resources = Resources { agents, register, engine: self.engine.clone(), connections: BTreeMap::new() };
         let settings = Settings {

@@ -7,19 +7,20 @@
 //! |---|---|
 //! | [`in_process`] | the bus of a single process |
 //! | [`kafka`] | the bus of many processes, and what a ledger on Kafka is built of |
-//! | [`envelope`] | negotiation messages on [`Topic::Agents`] |
+//! | [`letter`] | what agents write on [`Topic::Agents`] |
 
-pub mod envelope;
 pub mod in_process;
 pub mod kafka;
+pub mod letter;
 
 use async_trait::async_trait;
+pub use dagwright_wire::letter::Encoding;
 use tokio::sync::mpsc;
 
 /// What a record is about, and so who reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
-    /// Negotiation messages between agents; the key is the session.
+    /// What agents write to each other; the key is the session, or who writes.
     Agents,
 }
 

@@ -33,8 +33,14 @@ const MATCH: MatchOptions =
 /// Admits requests.
 pub(crate) struct Admission {
     config: Arc<Config>,
-    allowed: Vec<Pattern>,
+    fence: Fence,
     register: Arc<dyn Register>,
+}
+
+/// Knows what the settings of this process open to reading and writing.
+pub(crate) struct Fence {
+    config: Arc<Config>,
+    allowed: Vec<Pattern>,
 }
 
 /// Who sent a request, as ingress knows them.
@@ -78,9 +84,7 @@ impl Admission {
     /// # Errors
     /// When a glob of `uris.allow` is none; the text says which and why.
     pub(crate) fn new(config: Arc<Config>, register: Arc<dyn Register>) -> Result<Self, String> {
-        let pattern = |text: &String| Pattern::new(text).map_err(|error| format!("uris.allow: {text:?}: {error}"));
-        let allowed = config.uris.allow.iter().map(pattern).collect::<Result<_, _>>()?;
-        Ok(Self { config, allowed, register })
+        Ok(Self { fence: Fence::new(config.clone())?, config, register })
     }
 
     /// Admits a request, or says why not. Reads the ledger, so it may block for a moment.
@@ -225,26 +229,72 @@ impl Admission {
         may: impl Fn(&Config, &Name) -> bool,
     ) -> Result<(), Rejected> {
         match locator {
-            Locator::Uri(uri) => self.check_uri(uri, path),
+            Locator::Uri(uri) => self.fence.check_uri(uri, path).map_err(Rejected::Problem),
             Locator::Table { connection, .. } | Locator::Query { connection, .. } => {
                 let subject = connection.as_str();
                 if !self.config.is_open_to(connection, spec.namespace.as_ref()) {
                     let message = format!("connection {connection} is not defined, or not open to this namespace");
                     return Err(problem(Code::ConnectionMissing, subject, message, "see [connections] of the service"));
                 }
-                if !may(&self.config, connection) {
-                    let message = format!("connection {connection} may not be {how}");
-                    let hint = format!("see connections.{connection}.access of the service");
-                    return Err(problem(Code::NotAllowed, subject, message, &hint));
+                if may(&self.config, connection) { Ok(()) } else { Err(Rejected::Problem(closed(connection, how))) }
+            }
+        }
+    }
+}
+
+// === impl Fence ===
+
+impl Fence {
+    /// Makes the fence of what `config` allows.
+    ///
+    /// # Errors
+    /// When a glob of `uris.allow` is none; the text says which and why.
+    pub(crate) fn new(config: Arc<Config>) -> Result<Self, String> {
+        let pattern = |text: &String| Pattern::new(text).map_err(|error| format!("uris.allow: {text:?}: {error}"));
+        let allowed = config.uris.allow.iter().map(pattern).collect::<Result<_, _>>()?;
+        Ok(Self { config, allowed })
+    }
+
+    /// Checks that what an agent is asked to read is open, whoever asks.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(crate) fn check_read(&self, locator: &Locator, name: &Name) -> Result<(), Problem> {
+        self.check(locator, name, "read", Config::may_read)
+    }
+
+    /// Checks that what an agent is asked to inspect as a sink is open, whoever asks.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(crate) fn check_write(&self, locator: &Locator, name: &Name) -> Result<(), Problem> {
+        self.check(locator, name, "written", Config::may_write)
+    }
+
+    fn check(
+        &self,
+        locator: &Locator,
+        name: &Name,
+        how: &str,
+        may: impl Fn(&Config, &Name) -> bool,
+    ) -> Result<(), Problem> {
+        match locator {
+            Locator::Uri(uri) => self.check_uri(uri, name.as_str()),
+            Locator::Table { connection, .. } | Locator::Query { connection, .. } => {
+                if may(&self.config, connection) {
+                    Ok(())
+                } else {
+                    Err(closed(connection, how))
                 }
-                Ok(())
             }
         }
     }
 
-    fn check_uri(&self, uri: &str, path: &str) -> Result<(), Rejected> {
+    fn check_uri(&self, uri: &str, path: &str) -> Result<(), Problem> {
         let plain = uri.strip_prefix("file://").unwrap_or(uri);
-        let refused = |message: String, hint: &str| Err(problem(Code::NotAllowed, path, message, hint));
+        let refused = |message: String, hint: &str| {
+            Err(Problem { code: Code::NotAllowed, subject: path.into(), message, hint: hint.into() })
+        };
         if !uri.contains("://") && !uri.starts_with('/') {
             return refused(
                 format!("{uri:?} is relative, and a request has no folder to start from"),
@@ -383,6 +433,15 @@ fn json_word(value: &impl serde::Serialize) -> String {
 
 fn problem(code: Code, subject: &str, message: String, hint: &str) -> Rejected {
     Rejected::Problem(Problem { code, subject: subject.into(), message, hint: hint.into() })
+}
+
+fn closed(connection: &Name, how: &str) -> Problem {
+    Problem {
+        code: Code::NotAllowed,
+        subject: connection.to_string(),
+        message: format!("connection {connection} may not be {how}"),
+        hint: format!("see connections.{connection}.access of the service"),
+    }
 }
 
 fn nameless() -> Rejected {

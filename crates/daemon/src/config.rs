@@ -2,6 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `agents` | `[agents]` |
 //! | `diagnose` | everything that is wrong with the layers, at once |
 //! | `retention` | `[retention]` |
 //! | `service` | what only `serve` asks of its settings |
@@ -12,6 +13,7 @@
 //! Connections also come from the environment as `DAGWRIGHT_CONN_<NAME>=postgresql://…`, which wins over a
 //! connection of the same name in a file. Unknown keys and bad values are refused. Secrets never print: see [`Secret`].
 
+mod agents;
 pub(crate) mod diagnose;
 pub(crate) mod retention;
 mod service;
@@ -35,11 +37,12 @@ use dagwright_model::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
-use self::{diagnose::Diagnostic, retention::Retention, webhooks::Webhook};
 pub(crate) use self::{
+    agents::Agents,
     settings::Settings,
     telemetry::{Log, LogFormat, Telemetry},
 };
+use self::{diagnose::Diagnostic, retention::Retention, webhooks::Webhook};
 
 /// Every setting with its default; also what `config/default.toml` documents.
 const DEFAULTS: &str = include_str!("../../../config/default.toml");
@@ -57,6 +60,7 @@ pub(crate) struct Config {
     pub(crate) quarantine: Folder,
     pub(crate) engine: Engine,
     pub(crate) negotiation: Negotiation,
+    pub(crate) agents: Agents,
     pub(crate) bus: Bus,
     pub(crate) kafka: Kafka,
     pub(crate) http: Http,

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use dagwright_agents::{
-    Negotiated, Ports, Team,
+    Lineup, Negotiated, Ports, Team,
     observer::{ProcessObserver, Settings},
     ports::{Clock, SystemClock},
 };
@@ -129,6 +129,7 @@ impl Desk {
             observer: Arc::new(observer),
             store: self.store.clone(),
             clock: Arc::new(clock),
+            lineup: Lineup::default(),
         })
         .await?;
         let negotiated = team.negotiate(request.clone(), self.file.spec.clone(), bounds(&self.config), 1).await?;

@@ -27,13 +27,14 @@ impl Exit {
     /// Returns how a command ends whose work ended with `code`.
     pub(crate) fn of(code: Code) -> Self {
         match code {
-            Code::Deadlocked | Code::NegotiationExpired | Code::ApprovalDeclined => Self::Rejected,
+            Code::Deadlocked | Code::NegotiationExpired | Code::Vetoed | Code::ApprovalDeclined => Self::Rejected,
             Code::SourceUnreachable
             | Code::SinkUnreachable
             | Code::StoreBusy
             | Code::StagingUnavailable
             | Code::Overloaded
             | Code::RequestSlow
+            | Code::AgentAway
             | Code::ServiceUnreachable
             | Code::BusUnreachable
             | Code::WebhookUnreachable => Self::Unreachable,

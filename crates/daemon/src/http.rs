@@ -27,7 +27,7 @@ pub(crate) mod auth;
 mod body;
 pub(crate) mod events;
 pub(crate) mod fault;
-mod health;
+pub(crate) mod health;
 mod limit;
 mod metrics;
 mod openapi;
@@ -55,9 +55,10 @@ use actix_web::{
 };
 use anyhow::{Context, Result};
 use dagwright_store::Register;
+use prometheus::Registry;
 
-use self::fault::Fault;
-use crate::{api, serve::State};
+use self::{auth::Gate, fault::Fault, health::Readiness};
+use crate::{api, config::Config, serve::State};
 
 /// How long a connection may be idle between requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -100,12 +101,34 @@ routes! {
     "/events" { get events::stream }
 }
 
-/// Starts to listen; returns the address too, whose port may have been left to the system.
+/// Answers the whole API; returns the address too, whose port may have been left to the system.
 ///
 /// # Errors
 /// When the address cannot be had, or the certificate not be used.
 pub(crate) fn start(state: Arc<State>) -> Result<(Server, SocketAddr)> {
-    let http = &state.config.http;
+    let config = state.config.clone();
+    let state = web::Data::from(state);
+    listen(&config, move |config| service(config, state.clone()))
+}
+
+/// Answers what every process does: whether it lives and is ready, and what it measures.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn start_vitals(
+    config: &Config,
+    gate: Arc<Gate>,
+    metrics: Registry,
+    readiness: Readiness,
+) -> Result<(Server, SocketAddr)> {
+    listen(config, move |config| vitals(config, gate.clone(), metrics.clone(), readiness.clone()))
+}
+
+fn listen(
+    config: &Config,
+    answers: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
+) -> Result<(Server, SocketAddr)> {
+    let http = &config.http;
     let timeout = Duration::from_millis(http.timeout.0);
     let workers = http.workers.get();
     let listener = TcpListener::bind(http.listen).with_context(|| format!("could not listen on {}", http.listen))?;
@@ -114,11 +137,10 @@ pub(crate) fn start(state: Arc<State>) -> Result<(Server, SocketAddr)> {
     let address = listener.local_addr().context("could not listen")?;
     let tls = http.tls.as_ref().map(tls::server).transpose()?;
     let connections_max = (http.connections / workers).max(1);
-    let state = web::Data::from(state);
     let server = HttpServer::new(move || {
-        let state = state.clone();
+        let answers = answers.clone();
         App::new()
-            .configure(move |config| service(config, state))
+            .configure(move |config| answers(config))
             .wrap(from_fn(fault::explain))
             .wrap(from_fn(metrics::measure))
     })
@@ -140,16 +162,26 @@ pub(crate) fn start(state: Arc<State>) -> Result<(Server, SocketAddr)> {
 /// Declares everything that is answered.
 fn service(config: &mut ServiceConfig, state: web::Data<State>) {
     let body_max = usize::try_from(state.config.http.body_max.0).unwrap_or(usize::MAX);
+    let readiness = Readiness::Service { service: state.service.clone(), kafka: state.kafka.clone() };
+    vitals(config, state.gate.clone(), state.metrics.clone(), readiness);
     config
         .app_data(state)
         .app_data(PayloadConfig::new(body_max))
         .app_data(QueryConfig::default().error_handler(|error, _| {
             Fault::bad(format!("the query is not valid: {error}"), "/api/v1/openapi.json lists the parameters").into()
         }))
-        .configure(health::routes)
-        .configure(metrics::routes)
         .route(&format!("{}/openapi.json", api::ROOT), web::get().to(openapi::show))
         .service(web::scope(api::ROOT).wrap(from_fn(auth::guard)).configure(routes));
+}
+
+/// Declares what every process answers.
+fn vitals(config: &mut ServiceConfig, gate: Arc<Gate>, metrics: Registry, readiness: Readiness) {
+    config
+        .app_data(web::Data::from(gate))
+        .app_data(web::Data::new(metrics))
+        .app_data(web::Data::new(readiness))
+        .configure(health::routes)
+        .configure(metrics::routes);
 }
 
 async fn other_method(allowed: String) -> HttpResponse {

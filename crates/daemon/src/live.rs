@@ -10,9 +10,12 @@ use std::{
 
 use anyhow::Result;
 
+use dagwright_agents::Service;
+
 use crate::{
     config::{Config, Error, Settings},
-    serve::{State, limits},
+    http::auth::Gate,
+    serve::limits,
     telemetry::LogLevel,
 };
 
@@ -40,9 +43,11 @@ impl Live {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the configuration again.
-    pub(crate) fn reload(&self, state: &State) {
-        let read = || Ok((Config::load_service(self.file.as_deref())?, Settings::read(self.file.as_deref())?));
+    /// Reads the configuration again; a process that takes no requests on has no service.
+    pub(crate) fn reload(&self, gate: &Gate, service: Option<&Service>) {
+        let roles = &self.now().agents.roles;
+        let read =
+            || Ok((Config::load_service(self.file.as_deref(), Some(roles))?, Settings::read(self.file.as_deref())?));
         let (config, settings) = match read() {
             Ok(read) => read,
             Err(error) => return refuse(&error),
@@ -50,10 +55,12 @@ impl Live {
         if let Err(error) = self.level.set(&config.log) {
             tracing::error!(%error, "the log's level stays as it is");
         }
-        if let Err(error) = state.gate.change(&config.http) {
+        if let Err(error) = gate.change(&config.http) {
             tracing::error!(%error, "the tokens stay as they are");
         }
-        state.service.set_limits(limits(&config));
+        if let Some(service) = service {
+            service.set_limits(limits(&config));
+        }
         let mut next = Config::clone(&self.now());
         next.log.level = config.log.level;
         next.limits = config.limits;

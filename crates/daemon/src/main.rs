@@ -9,6 +9,7 @@ mod changes;
 mod cli;
 mod client;
 mod config;
+mod crew;
 mod desk;
 mod exit;
 mod http;

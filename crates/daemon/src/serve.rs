@@ -13,15 +13,10 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 use dagwright_agents::{
-    Ports, Service,
-    observer::{ProcessObserver, Settings as ObserverSettings},
-    ports::SystemClock,
+    Service,
     service::{Limits, Resources, Settings},
 };
-use dagwright_bus::{
-    in_process::InProcess,
-    kafka::{Producer, Stats},
-};
+use dagwright_bus::kafka::{Producer, Stats};
 use dagwright_engine::{LocalEngine, Settings as EngineSettings};
 use dagwright_model::{code::Code, task::Problem};
 use dagwright_store::{Outbox, Register, Retention, SledStore};
@@ -34,7 +29,8 @@ use crate::{
     admission::Admission,
     cli::Common,
     config::{BusKind, Config},
-    desk::{OBSERVE_TIMEOUT, STORE_WAIT, bounds, task_program},
+    crew,
+    desk::{STORE_WAIT, bounds, task_program},
     exit::Exit,
     http::{self, auth::Gate, events::STREAMS_MAX},
     kafka::{self, Station},
@@ -49,7 +45,12 @@ use crate::{
 
 /// Arguments of `dagwright serve`.
 #[derive(Debug, Args)]
-pub(crate) struct Serve {}
+pub(crate) struct Serve {
+    /// Which agents this process runs, of orchestrator, extraction, transformation and loading; without the
+    /// orchestrator it takes no requests [default: agents.roles of the configuration, which is all]
+    #[arg(long, value_name = "ROLE,…", value_delimiter = ',')]
+    roles: Option<Vec<String>>,
+}
 
 /// What those who answer callers work with.
 pub(crate) struct State {
@@ -69,7 +70,7 @@ pub(crate) struct State {
     /// What Prometheus is told.
     pub(crate) metrics: Registry,
     /// Who may call.
-    pub(crate) gate: Gate,
+    pub(crate) gate: Arc<Gate>,
     /// How many streams of events there may still be.
     pub(crate) streams: Arc<Semaphore>,
     /// Cancelled when streams of events are to end.
@@ -77,15 +78,19 @@ pub(crate) struct State {
 }
 
 /// Serves until it is told to stop.
-pub(crate) async fn execute(_: &Serve, common: &Common, output: Output) -> Result<Exit> {
-    let config = Arc::new(Config::load_service(common.config.as_deref())?);
+pub(crate) async fn execute(serve: &Serve, common: &Common, output: Output) -> Result<Exit> {
+    let config = Arc::new(Config::load_service(common.config.as_deref(), serve.roles.as_deref())?);
     let telemetry = Telemetry::start(&config)?;
-    let ended = serve(config, &telemetry, common, output).await;
+    let ended = if config.agents.lineup().leads() {
+        lead(config, &telemetry, common, output).await
+    } else {
+        crew::serve(config, &telemetry, common, output).await
+    };
     telemetry.end().await;
     ended
 }
 
-async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, output: Output) -> Result<Exit> {
+async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, output: Output) -> Result<Exit> {
     if config.http.tokens.is_empty() {
         tracing::warn!("no tokens are set: every process on this machine may ask for anything");
     }
@@ -134,7 +139,7 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
         news,
         live: Live::new(common.config.clone(), config.clone(), telemetry.level.clone())?,
         metrics: telemetry.registry.clone(),
-        gate: Gate::new(&config.http)?,
+        gate: Arc::new(Gate::new(&config.http)?),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         closing: CancellationToken::new(),
     });
@@ -186,6 +191,7 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
     let until = Instant::now() + grace;
     handle.stop(true).await;
     service.drain(grace).await;
+    service.leave().await;
     leave.cancel();
     if let Some(member) = member {
         member.await.context("the part in the group ended")??;
@@ -195,17 +201,9 @@ async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outp
     Ok(Exit::Done)
 }
 
-async fn start_service(config: &Config, register: Arc<dyn Register>) -> Result<Service> {
+async fn start_service(config: &Arc<Config>, register: Arc<dyn Register>) -> Result<Service> {
     let program = task_program(config)?;
-    let cores = available_parallelism().map_or(1, usize::from);
     let connections = config.all_connections()?;
-    let observer = ProcessObserver::new(ObserverSettings {
-        command: program.clone(),
-        base: None,
-        connections: connections.clone(),
-        timeout: OBSERVE_TIMEOUT,
-        parallelism: cores,
-    });
     let mut engine = EngineSettings::new(&program);
     if let Some(parallelism) = NonZeroUsize::new(config.engine.parallelism) {
         engine.parallelism = parallelism;
@@ -214,12 +212,7 @@ async fn start_service(config: &Config, register: Arc<dyn Register>) -> Result<S
         engine.environment.insert(ENDPOINT_VARIABLE.into(), endpoint.into());
     }
     let resources = Resources {
-        agents: Ports {
-            bus: Arc::new(InProcess::new()),
-            observer: Arc::new(observer),
-            store: register.clone(),
-            clock: Arc::new(SystemClock),
-        },
+        agents: crew::ports(config, register.clone()).await?,
         register,
         engine: Arc::new(LocalEngine::new(engine)),
         connections,
@@ -251,6 +244,6 @@ pub(crate) fn limits(config: &Config) -> Limits {
 async fn reload(state: Arc<State>) {
     let mut requests = reload_requested();
     while requests.next().await {
-        state.live.reload(&state);
+        state.live.reload(&state.gate, Some(&state.service));
     }
 }

@@ -90,6 +90,8 @@ codes! {
     Deadlocked = 201, BadSpec, "the agents could not agree";
     NegotiationExpired = 202, BadSpec, "a bound of the negotiation was reached";
     AgentLost = 203, DataError, "an agent was lost while it negotiated";
+    AgentAway = 204, SourceUnavailable, "an agent that takes part is not there";
+    Vetoed = 205, BadSpec, "an agent vetoed the plan";
     // 03xx: sources
     SourceMissing = 301, SourceUnavailable, "a source is missing";
     SourceUnreachable = 302, SourceUnavailable, "a source could not be reached";

@@ -11,6 +11,7 @@
 //! | [`spec`] | what a person asks for, parsed and validated |
 //! | [`facts`] | what was observed: source profiles, sink inspections, typed transforms |
 //! | [`message`] | what agents say to each other about it |
+//! | [`letter`] | those messages between processes |
 //! | [`plan`] | what they agreed on, sealed by a content hash |
 //! | [`task`] | one unit of work of that plan, and what came of it |
 //! | [`record`] | the ledger's records of all of the above |
@@ -24,6 +25,7 @@ pub mod code;
 pub mod event;
 pub mod facts;
 pub mod id;
+pub mod letter;
 pub mod message;
 pub mod plan;
 pub mod record;

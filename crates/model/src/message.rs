@@ -9,7 +9,9 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
     canonical,
@@ -20,11 +22,11 @@ use crate::{
     task::{Problem, SchemaEdit, SplitBy, WriteStrategy},
 };
 
-/// The instance of a role that answers when a host runs one of each.
+/// The instance of a role that takes part unless a configuration names others.
 pub const SOLE_INSTANCE: &str = "main";
 
 /// A role in a negotiation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Opens, searches, seals.
@@ -38,7 +40,7 @@ pub enum Role {
 }
 
 /// Who sends or receives a message.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Party {
     /// The role.
     pub role: Role,
@@ -47,7 +49,7 @@ pub struct Party {
 }
 
 /// A message with its addresses.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Envelope {
     /// The session: the request it negotiates for.
     pub session: RequestId,
@@ -62,7 +64,7 @@ pub struct Envelope {
 }
 
 /// What is said.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Message {
     /// The orchestrator asks a participant for facts.
@@ -98,16 +100,16 @@ pub enum Message {
         /// What it offers in addition.
         alternatives: Vec<Alternative>,
     },
-    /// A participant has nothing (further) to offer.
+    /// A participant has nothing (further) to offer, or observes nothing.
     Refuse {
-        /// The round it answers.
+        /// The round it answers; 0 answers [`Message::Observe`].
         round: u32,
         /// Why, one sentence.
         reason: String,
     },
-    /// The orchestrator has chosen; the participant is to check again what could have changed, and commit.
+    /// The orchestrator has chosen; every participant is to check again what could have changed, and commit.
     Award {
-        /// The ids of its alternatives that won.
+        /// The ids of its alternatives that won; none where it only has a say.
         alternatives: Vec<String>,
     },
     /// The participant stands by what it was awarded.
@@ -142,17 +144,17 @@ pub enum Message {
 }
 
 /// What a participant is asked to find out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
     /// Profile a source or inspect a sink.
-    Probe(ProbeRequest),
+    Probe(#[schemars(with = "Map<String, Value>")] ProbeRequest),
     /// Type the steps over these sources.
-    Type(TypingRequest),
+    Type(#[schemars(with = "Map<String, Value>")] TypingRequest),
 }
 
 /// An answer, and where it is from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Observation {
     /// The answer.
     pub fact: Fact,
@@ -161,21 +163,21 @@ pub struct Observation {
 }
 
 /// An answer: a fact, or why there is none.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fact {
     /// The profile of a source.
-    Source(SourceProfile),
+    Source(#[schemars(with = "Map<String, Value>")] SourceProfile),
     /// The inspection of a sink.
-    Sink(SinkInspection),
+    Sink(#[schemars(with = "Map<String, Value>")] SinkInspection),
     /// The typed steps.
-    Typing(TransformTyping),
+    Typing(#[schemars(with = "Map<String, Value>")] TransformTyping),
     /// The system could not be observed, or the steps do not plan.
     Unavailable(Vec<Problem>),
 }
 
 /// Where a fact is from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Origin {
     /// Who observed it, such as `dagwright-task probe` or `cache`.
     pub source: String,
@@ -184,13 +186,15 @@ pub struct Origin {
 }
 
 /// What the orchestrator asks alternatives for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CallForProposals {
     /// The round: 1.
     pub round: u32,
-    /// What is asked for.
+    /// What is asked for: the spec in its normal form.
+    #[schemars(with = "Map<String, Value>")]
     pub spec: Spec,
     /// Everything that is known.
+    #[schemars(with = "Map<String, Value>")]
     pub facts: Facts,
 }
 
@@ -206,9 +210,10 @@ pub struct Facts {
 }
 
 /// One way to do a part of the work, as an assume/guarantee contract.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Alternative {
-    /// Unique in the session: `<role>/<subject>/<variant>`.
+    /// Unique in the session: `<role>/<subject>/<variant>`, of an instance other than [`SOLE_INSTANCE`]
+    /// `<role>/<subject>/<instance>/<variant>`.
     pub id: String,
     /// Who offers it.
     pub role: Role,
@@ -236,7 +241,7 @@ pub struct Alternative {
 }
 
 /// What an alternative would do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Strategy {
     /// Reads a source.
@@ -251,7 +256,7 @@ pub enum Strategy {
 }
 
 /// How a source would be read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Read {
     /// The columns read, with the types they are given.
     pub columns: Vec<Column>,
@@ -266,7 +271,7 @@ pub struct Read {
 }
 
 /// How a source would be read in parts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Parts {
     /// By what.
     pub by: SplitBy,
@@ -275,7 +280,7 @@ pub struct Parts {
 }
 
 /// Where the steps are computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Placement {
     /// In one streaming task from sources to sinks; nothing is staged.
@@ -287,7 +292,7 @@ pub enum Placement {
 }
 
 /// How a sink would be written.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Write {
     /// How rows reach it.
     pub strategy: WriteStrategy,
@@ -302,7 +307,7 @@ pub struct Write {
 }
 
 /// Something that one alternative gives and another needs. A need is met by an equal gift, except where said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Guarantee {
     /// The relation has these columns; needed: each can be had by a cast no worse than `verdict`.
@@ -350,7 +355,7 @@ pub enum Guarantee {
 }
 
 /// Something a database user may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Privilege {
     /// Create the table or file, and the effects table beside it.
@@ -366,7 +371,7 @@ pub enum Privilege {
 }
 
 /// A conversion that may lose something.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LossyUse {
     /// The source or sink at whose border it happens.
     pub subject: Name,
@@ -381,7 +386,7 @@ pub struct LossyUse {
 }
 
 /// What readers of a sink may rely on, from the strongest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
     /// A run is visible as a whole or not at all, and once however often its tasks are tried.
@@ -391,7 +396,7 @@ pub enum Delivery {
 }
 
 /// What stands in the way of an agreement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Conflict {
     /// What kind it is; for metrics and rules.
     pub kind: ConflictKind,
@@ -408,7 +413,7 @@ pub struct Conflict {
 }
 
 /// The kinds of conflict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictKind {
     /// An incremental cursor has NULLs, runs backwards, or is missing.
@@ -440,7 +445,7 @@ pub enum ConflictKind {
 }
 
 /// Something the requester could change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Remedy {
     /// Where in the spec, as `sinks.warehouse.dedupe`; empty where it is outside of the spec.
     pub path: String,
@@ -464,7 +469,7 @@ pub struct Bounds {
 }
 
 /// Which bound was hit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
     /// [`Bounds::rounds_max`]
@@ -480,7 +485,7 @@ pub enum Bound {
 /// What something is expected to cost.
 ///
 /// Money is absent until an engine charges any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     /// Rows handled.
     pub rows: u64,
@@ -529,7 +534,7 @@ impl std::fmt::Display for Role {
 // === impl Party ===
 
 impl Party {
-    /// Returns the only agent of a role on this host.
+    /// Returns the agent of a role that takes part unless a configuration names others.
     ///
     /// # Panics
     /// Never: [`SOLE_INSTANCE`] is a name.

@@ -69,7 +69,7 @@ pub enum DataType {
 pub struct InvalidType(String);
 
 /// A named, typed column.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Column {
     /// The name as the system spells it; any text, so it must be quoted wherever it becomes SQL.
     pub name: String,
@@ -81,7 +81,7 @@ pub struct Column {
 }
 
 /// What converting every value of one type to another does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The same type.

@@ -204,7 +204,7 @@ pub struct Sink {
 }
 
 /// One term of an order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct OrderBy {
     /// The column.
     pub column: String,

@@ -79,7 +79,7 @@ pub struct Split {
 }
 
 /// How a source is split.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SplitBy {
     /// Whole files, balanced by size.
@@ -224,7 +224,7 @@ pub struct SinkWrite {
 }
 
 /// How rows reach a sink.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteStrategy {
     /// Straight to the table or file; one transaction or rename makes them visible.
@@ -256,7 +256,7 @@ pub struct CursorCommit {
 }
 
 /// One change of a sink's schema.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SchemaEdit {
     /// Create the table with the written columns and, for upserts, the key as its primary key.

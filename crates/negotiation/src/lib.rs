@@ -9,6 +9,7 @@
 //! | [`participants`] | what extraction, transformation and loading offer and counter |
 //! | [`rules`] | one trade-off a file, each over a [`case::Case`] |
 //! | [`cost`] | what things are expected to cost |
+//! | [`offer`] | which offers count, whoever makes them |
 //! | [`search`] | the cheapest consistent combination, and why every other alternative lost |
 //! | [`seal`] | the winning combination as a plan |
 //! | [`replay`], [`explain`] | a transcript checked, a plan told |
@@ -18,6 +19,7 @@
 pub mod case;
 pub mod cost;
 pub mod explain;
+pub mod offer;
 pub mod participants;
 pub mod replay;
 pub mod rules;
@@ -25,6 +27,8 @@ pub mod seal;
 pub mod search;
 pub mod session;
 
+#[cfg(test)]
+mod parties;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use dagwright_model::{
     id::RequestId,
     message::{
         Alternative, CallForProposals, Conflict, Envelope, Fact, Facts, Message, Observation, Party, Question, Role,
+        SOLE_INSTANCE,
     },
     spec::{Locator, Spec},
     task::Problem,
@@ -119,7 +120,8 @@ impl Participant {
 
     fn propose(&mut self, call: CallForProposals) -> Vec<Effect> {
         let CallForProposals { round, spec, facts } = call;
-        let alternatives = propose(self.party.role, Case { spec: &spec, facts: &facts }, &self.rates);
+        let mut alternatives = propose(self.party.role, Case { spec: &spec, facts: &facts }, &self.rates);
+        self.sign(&mut alternatives);
         self.known = Some((spec, facts));
         self.round = round;
         self.offered.clone_from(&alternatives);
@@ -130,13 +132,28 @@ impl Participant {
         let (Some((spec, facts)), true) = (&self.known, round == self.round + 1) else { return self.pass_over() };
         self.round = round;
         let case = Case { spec, facts };
-        let alternatives = counter(self.party.role, case, &self.rates, conflicts, &self.offered);
+        let mut alternatives = counter(self.party.role, case, &self.rates, conflicts, &self.offered);
+        self.sign(&mut alternatives);
+        alternatives.retain(|alternative| !self.offered.iter().any(|known| known.id == alternative.id));
         if alternatives.is_empty() {
             let reason = "nothing further can be offered within what the request allows".into();
             return self.answer(Message::Refuse { round, reason });
         }
         self.offered.extend(alternatives.iter().cloned());
         self.answer(Message::Counter { round, alternatives })
+    }
+
+    /// Puts the agent's name into the ids of what it offers, where it is not the role's first one: ids are unique.
+    fn sign(&self, alternatives: &mut [Alternative]) {
+        let instance = self.party.instance.as_str();
+        if instance == SOLE_INSTANCE {
+            return;
+        }
+        for alternative in alternatives {
+            if let Some((subject, variant)) = alternative.id.rsplit_once('/') {
+                alternative.id = format!("{subject}/{instance}/{variant}");
+            }
+        }
     }
 
     fn commit(&mut self, awarded: &[String]) -> Vec<Effect> {

@@ -5,7 +5,7 @@
 //! answers that a transcript recorded, whoever gave them, and compares everything it says. [`resume`] does the same with
 //! what the ledger has of a session whose orchestrator was lost, and [`abandon`] ends one without its machine.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dagwright_model::{
     canonical,
@@ -84,7 +84,9 @@ pub fn converse(id: RequestId, spec: Spec, mut observe: impl FnMut(&Question) ->
 /// [`Divergence`] where the session says something else than what was recorded.
 pub fn replay(spec: Spec, bounds: Bounds, recorded: &Transcript) -> Result<Option<Plan>, Divergence> {
     let Some(first) = recorded.0.first() else { return Ok(None) };
-    let mut session = Session::new(first.session.clone(), spec, bounds, Rates::default());
+    let session = Session::new(first.session.clone(), spec, bounds, Rates::default());
+    let parties = parties(&recorded.0, session.parties());
+    let mut session = session.among(parties);
     let mut ending = ending_of(session.apply(Event::Opened { at_ms: 0 }));
     for envelope in recorded.0.iter().filter(|envelope| envelope.from.role != Role::Orchestrator) {
         let effects = session.apply(Event::Received { envelope: envelope.clone(), at_ms: 0 });
@@ -113,7 +115,8 @@ pub fn replay(spec: Spec, bounds: Bounds, recorded: &Transcript) -> Result<Optio
 
 /// Takes a session up at `now_ms` from what was recorded of it, each message with its time; from nothing, opens it.
 ///
-/// The effects are what may not have reached anyone: the questions that are open, or the end.
+/// The effects are what may not have reached anyone: the questions that are open, or the end. Whoever was asked takes
+/// part; of a role of which nobody was asked yet, `lineup` does.
 ///
 /// # Errors
 /// [`Divergence`] when these rules would not have said what was recorded.
@@ -121,10 +124,12 @@ pub fn resume(
     id: RequestId,
     spec: Spec,
     bounds: Bounds,
+    lineup: &[Party],
     recorded: &[(u64, Envelope)],
     now_ms: u64,
 ) -> Result<(Session, Vec<Effect>), Divergence> {
-    let mut session = Session::new(id, spec, bounds, Rates::default());
+    let parties = parties(recorded.iter().map(|(_, envelope)| envelope), lineup);
+    let mut session = Session::new(id, spec, bounds, Rates::default()).among(parties);
     let opened_ms = recorded.first().map_or(now_ms, |(at_ms, _)| *at_ms);
     let ending = recorded.last().and_then(|(_, last)| outside_ending(&last.body));
     let mut effects = session.apply(Event::Opened { at_ms: opened_ms });
@@ -149,7 +154,7 @@ pub fn resume(
 
 /// Ends a session that its machine does not survive: returns the messages that tell everyone why.
 #[must_use]
-pub fn abandon(id: &RequestId, recorded: &Transcript, problems: &[Problem]) -> Vec<Envelope> {
+pub fn abandon(id: &RequestId, lineup: &[Party], recorded: &Transcript, problems: &[Problem]) -> Vec<Envelope> {
     let me = Party::sole(Role::Orchestrator);
     let sent = recorded.0.iter().filter(|envelope| envelope.from == me).map(|envelope| envelope.sequence).max();
     let envelope = |(to, sequence)| Envelope {
@@ -159,7 +164,19 @@ pub fn abandon(id: &RequestId, recorded: &Transcript, problems: &[Problem]) -> V
         to,
         body: Message::Failed { problems: problems.to_vec() },
     };
-    Role::PARTICIPANTS.map(Party::sole).into_iter().zip(sent.unwrap_or_default() + 1..).map(envelope).collect()
+    parties(&recorded.0, lineup).into_iter().zip(sent.unwrap_or_default() + 1..).map(envelope).collect()
+}
+
+/// Returns who takes part, by whom the orchestrator wrote to; of a role to which it did not write yet, the lineup's.
+fn parties<'a>(recorded: impl IntoIterator<Item = &'a Envelope>, lineup: &[Party]) -> Vec<Party> {
+    let addressed = recorded.into_iter().map(|envelope| &envelope.to).filter(|to| to.role != Role::Orchestrator);
+    let mut parties: BTreeSet<Party> = addressed.cloned().collect();
+    for role in Role::PARTICIPANTS {
+        if !parties.iter().any(|party| party.role == role) {
+            parties.extend(lineup.iter().filter(|party| party.role == role).cloned());
+        }
+    }
+    parties.into_iter().collect()
 }
 
 /// Returns the ending that a last message tells of, where it can come from outside of the machine.

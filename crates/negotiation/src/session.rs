@@ -4,19 +4,22 @@
 //! a message of an earlier phase, a stranger's) changes nothing. Answers enter the transcript sorted by sender when
 //! the phase ends, so the transcript does not depend on who was faster.
 //!
+//! A role may have several parties. Of what they observe, what `main` saw counts, else the first by name; what they offer
+//! competes; and every one of them commits to the plan, whether it won anything or not, so each can veto.
+//!
 //! N1: each phase waits only for awaited answers and for time, rounds are counted, and time that has passed ends it.
 //! N2: the only way out of `Committing` with a plan leads to `Ended`, which nothing leaves.
 
 mod event;
+mod problem;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dagwright_model::{
-    code::Code,
     id::RequestId,
     message::{
         Alternative, Bound, Bounds, CallForProposals, Conflict, Envelope, Fact, Facts, Message, Observation, Party,
-        Role, Transcript,
+        Role, SOLE_INSTANCE, Transcript,
     },
     plan::Plan,
     spec::Spec,
@@ -24,17 +27,20 @@ use dagwright_model::{
 };
 
 pub use event::{Effect, Ending, Event};
+pub use problem::lost;
 
 use crate::{
     case::{self, Case},
     cost::Rates,
-    participants::transformation,
-    seal, search,
+    offer, seal, search,
     search::Found,
 };
 
 /// A question that was not answered for this long is asked again: messages may get lost between hosts.
 const ASK_AGAIN_MS: u64 = 5_000;
+
+/// The same while observing, which may take minutes by itself: seldom enough for [`Bounds::messages_max`].
+const ASK_AGAIN_OBSERVING_MS: u64 = 30_000;
 
 /// How often a session may end the agent that works on it before that agent counts as lost: often enough to get over
 /// what passes, and few enough that a request that no agent survives is soon done with.
@@ -51,6 +57,10 @@ pub struct Session {
     parties: Vec<Party>,
     facts: Facts,
     alternatives: Vec<Alternative>,
+    /// Who offered what, by its id.
+    authors: BTreeMap<String, Party>,
+    /// What was offered and does not count, with why; for the log.
+    declined: Vec<(Party, String, &'static str)>,
     state: State,
     /// Whose answers are missing, with what they were asked.
     awaited: BTreeMap<Party, Envelope>,
@@ -101,6 +111,8 @@ impl Session {
             parties: Role::PARTICIPANTS.into_iter().map(Party::sole).collect(),
             facts: Facts::default(),
             alternatives: Vec::new(),
+            authors: BTreeMap::new(),
+            declined: Vec::new(),
             state: State::New,
             awaited: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -113,6 +125,26 @@ impl Session {
             called_ms: None,
             asked_ms: 0,
         }
+    }
+
+    /// Has these parties take part, in the order of roles and names; one that stands there twice takes part once.
+    #[must_use]
+    pub fn among(mut self, parties: impl IntoIterator<Item = Party>) -> Self {
+        debug_assert!(self.state == State::New, "nobody was asked yet");
+        let parties: BTreeSet<_> = parties.into_iter().filter(|party| party.role != Role::Orchestrator).collect();
+        self.parties = parties.into_iter().collect();
+        self
+    }
+
+    /// Returns who takes part.
+    #[must_use]
+    pub fn parties(&self) -> &[Party] {
+        &self.parties
+    }
+
+    /// Takes what was offered and does not count: by whom, its id, and why.
+    pub fn take_declined(&mut self) -> Vec<(Party, String, &'static str)> {
+        std::mem::take(&mut self.declined)
     }
 
     /// Returns every message so far.
@@ -140,7 +172,11 @@ impl Session {
             // Nothing was asked yet, and nothing follows an end.
             (
                 State::New,
-                Event::Received { .. } | Event::TimePassed { .. } | Event::Restarted { .. } | Event::Resumed { .. },
+                Event::Received { .. }
+                | Event::TimePassed { .. }
+                | Event::Restarted { .. }
+                | Event::Absent { .. }
+                | Event::Resumed { .. },
             )
             | (State::Ended, _) => Vec::new(),
             (
@@ -156,6 +192,7 @@ impl Session {
                 Event::Received { envelope, at_ms } => self.received(envelope, at_ms),
                 Event::TimePassed { at_ms } => self.time_passed(at_ms),
                 Event::Restarted { party, blamed, at_ms } => self.restarted(&party, blamed, at_ms),
+                Event::Absent { party, at_ms } => self.absent(&party, at_ms),
                 Event::Resumed { at_ms } => self.resumed(at_ms),
             },
         };
@@ -191,6 +228,8 @@ impl Session {
     fn answers_the_question(&self, body: &Message) -> bool {
         match (&self.state, body) {
             (State::Observing | State::Typing, Message::Observed { .. }) => true,
+            // Round 0: the party observes nothing, and leaves it to the others of its role.
+            (State::Observing | State::Typing, Message::Refuse { round, .. }) => *round == 0,
             (State::Proposing, Message::Proposals { round, .. } | Message::Refuse { round, .. }) => *round == 1,
             (
                 State::Countering { round: asked, .. },
@@ -214,8 +253,9 @@ impl Session {
         if let Some(bound) = self.out_of_time(at_ms) {
             return self.expire(bound);
         }
-        let observing = matches!(self.state, State::Observing | State::Typing);
-        if observing || at_ms.saturating_sub(self.asked_ms) < ASK_AGAIN_MS {
+        let is_observing = matches!(self.state, State::Observing | State::Typing);
+        let patience_ms = if is_observing { ASK_AGAIN_OBSERVING_MS } else { ASK_AGAIN_MS };
+        if at_ms.saturating_sub(self.asked_ms) < patience_ms {
             return Vec::new();
         }
         self.asked_ms = at_ms;
@@ -236,6 +276,17 @@ impl Session {
         }
         let again = self.all_told(party);
         self.resend(again)
+    }
+
+    /// Ends the session if it waits for a party that nobody can reach.
+    fn absent(&mut self, party: &Party, at_ms: u64) -> Vec<Effect> {
+        if let Some(bound) = self.out_of_time(at_ms) {
+            return self.expire(bound);
+        }
+        if self.awaited.contains_key(party) {
+            return self.end(Ending::Failed(vec![problem::away(party)]));
+        }
+        Vec::new()
     }
 
     /// Tells everyone everything again: which messages were lost with the last orchestrator, nobody knows.
@@ -280,15 +331,20 @@ impl Session {
     }
 
     fn observed(&mut self, answers: BTreeMap<Party, Envelope>) -> Vec<Effect> {
-        let mut problems = self.learn(answers);
-        for name in self.spec.sources.keys().filter(|name| !self.facts.sources.contains_key(*name)) {
-            if !problems.iter().any(|problem| problem.subject == name.as_str()) {
-                problems.push(unanswered(name.as_str()));
-            }
-        }
-        for name in self.spec.sinks.keys().filter(|name| !self.facts.sinks.contains_key(*name)) {
-            if !problems.iter().any(|problem| problem.subject == name.as_str()) {
-                problems.push(unanswered(name.as_str()));
+        let found = self.learn(answers);
+        let sources = self.spec.sources.keys().filter(|name| !self.facts.sources.contains_key(*name));
+        let sinks = self.spec.sinks.keys().filter(|name| !self.facts.sinks.contains_key(*name));
+        let unknown: Vec<_> = sources.chain(sinks).map(ToString::to_string).collect();
+        let mut problems = Vec::new();
+        if !unknown.is_empty() {
+            // What one party could not see and another did is no problem.
+            let is_seen =
+                |subject: &str| self.facts.sources.contains_key(subject) || self.facts.sinks.contains_key(subject);
+            problems.extend(found.into_iter().filter(|problem| !is_seen(&problem.subject)));
+            for name in unknown {
+                if !problems.iter().any(|problem| problem.subject == name) {
+                    problems.push(problem::unanswered(&name));
+                }
             }
         }
         problems.extend(Case { spec: &self.spec, facts: &self.facts }.missing());
@@ -301,11 +357,15 @@ impl Session {
     }
 
     fn typed(&mut self, answers: BTreeMap<Party, Envelope>, at_ms: u64) -> Vec<Effect> {
+        let was_typed = answers.values().any(|answer| types_steps(&answer.body));
         let mut problems = self.learn(answers);
+        if was_typed {
+            problems.clear();
+        }
         let typing = &self.facts.typing;
         let untyped = self.spec.transform.iter().find(|step| !typing.steps.iter().any(|typed| typed.name == step.name));
         if let (Some(step), true) = (untyped, problems.is_empty()) {
-            problems.push(unanswered(step.name.as_str()));
+            problems.push(problem::unanswered(step.name.as_str()));
         }
         if !problems.is_empty() {
             return self.end(Ending::Failed(problems));
@@ -317,21 +377,30 @@ impl Session {
         self.ask(calls.into())
     }
 
-    /// Takes what was observed into the facts; returns what could not be.
+    /// Takes what was observed into the facts, each from the first party that saw it; returns what could not be seen.
+    /// What the parties called [`SOLE_INSTANCE`] saw comes first, whatever others are called.
     fn learn(&mut self, answers: BTreeMap<Party, Envelope>) -> Vec<Problem> {
         let mut problems = Vec::new();
-        for envelope in answers.into_values() {
-            let Message::Observed { observations } = envelope.body else { continue };
+        let mut typed = false;
+        let mut answers: Vec<_> = answers.into_values().collect();
+        answers.sort_by_key(|answer| answer.from.instance.as_str() != SOLE_INSTANCE);
+        for Envelope { from, body, .. } in answers {
+            let Message::Observed { observations } = body else { continue };
             for Observation { fact, .. } in observations {
-                match fact {
-                    Fact::Source(profile) => {
-                        self.facts.sources.insert(profile.source.clone(), profile);
+                match (from.role, fact) {
+                    (Role::Extraction, Fact::Source(profile)) if self.spec.sources.contains_key(&profile.source) => {
+                        self.facts.sources.entry(profile.source.clone()).or_insert(profile);
                     }
-                    Fact::Sink(inspection) => {
-                        self.facts.sinks.insert(inspection.sink.clone(), inspection);
+                    (Role::Loading, Fact::Sink(inspection)) if self.spec.sinks.contains_key(&inspection.sink) => {
+                        self.facts.sinks.entry(inspection.sink.clone()).or_insert(inspection);
                     }
-                    Fact::Typing(typing) => self.facts.typing = typing,
-                    Fact::Unavailable(found) => problems.extend(found),
+                    (Role::Transformation, Fact::Typing(typing)) if !typed => {
+                        self.facts.typing = typing;
+                        typed = true;
+                    }
+                    (_, Fact::Unavailable(found)) => problems.extend(found),
+                    // Nothing that the party was asked about, or what another one saw already.
+                    (_, Fact::Source(_) | Fact::Sink(_) | Fact::Typing(_)) => {}
                 }
             }
         }
@@ -341,13 +410,14 @@ impl Session {
     /// Takes the offers of a round, and looks for a combination.
     fn offered(&mut self, answers: BTreeMap<Party, Envelope>, round: u32, told: Option<Vec<Conflict>>) -> Vec<Effect> {
         let mut is_new = false;
-        for envelope in answers.into_values() {
-            let (Message::Proposals { alternatives, .. } | Message::Counter { alternatives, .. }) = envelope.body
-            else {
+        for Envelope { from, body, .. } in answers.into_values() {
+            let (Message::Proposals { alternatives, .. } | Message::Counter { alternatives, .. }) = body else {
                 continue;
             };
+            let case = Case { spec: &self.spec, facts: &self.facts };
+            let known = offer::known(case, &self.rates, from.role, told.as_deref().unwrap_or_default());
             for alternative in alternatives {
-                is_new |= self.take(&envelope.from, alternative);
+                is_new |= self.take(&from, &known, alternative);
             }
         }
         if let Some(bound) = self.too_many_alternatives() {
@@ -361,12 +431,14 @@ impl Session {
             Found::Best(combination) => {
                 let plan = Box::new(seal::seal(case, &combination));
                 debug_assert!(self.keeps_policy(&combination.chosen), "N7: no loss without a policy that allows it");
-                let award = |role: Role| {
-                    let won = combination.chosen.iter().filter(|offer| offer.role == role);
-                    (role, Message::Award { alternatives: won.map(|offer| offer.id.clone()).collect() })
+                let award = |party: &Party| {
+                    let won = combination.chosen.iter().map(|offer| &offer.id);
+                    let won = won.filter(|id| self.authors.get(*id) == Some(party)).cloned();
+                    (party.clone(), Message::Award { alternatives: won.collect() })
                 };
+                let awards = self.parties.iter().map(award).collect();
                 self.state = State::Committing { plan };
-                self.ask(Role::PARTICIPANTS.map(award).into())
+                self.ask_parties(awards)
             }
             Found::Nothing(conflicts) if round >= self.bounds.rounds_max => {
                 self.end(Ending::Expired { bound: Bound::Rounds, conflicts })
@@ -381,26 +453,24 @@ impl Session {
         }
     }
 
-    /// Takes an offer, if it is its sender's to make; tells whether it is new.
-    fn take(&mut self, from: &Party, alternative: Alternative) -> bool {
-        let known_subject = match alternative.role {
-            Role::Extraction => self.spec.sources.contains_key(alternative.subject.as_str()),
-            Role::Transformation => alternative.subject == transformation::SUBJECT,
-            Role::Loading => self.spec.sinks.contains_key(alternative.subject.as_str()),
-            Role::Orchestrator => false,
-        };
-        let is_repeat = self.alternatives.iter().any(|known| known.id == alternative.id);
-        if !known_subject || alternative.role != from.role || is_repeat {
+    /// Takes an offer, if it is its sender's to make and a way that is known; tells whether it is new.
+    fn take(&mut self, from: &Party, known: &[Alternative], alternative: Alternative) -> bool {
+        if self.authors.contains_key(&alternative.id) {
             return false;
         }
+        if let Some(fault) = offer::fault(from, known, &alternative) {
+            self.declined.push((from.clone(), alternative.id, fault));
+            return false;
+        }
+        self.authors.insert(alternative.id.clone(), from.clone());
         self.alternatives.push(alternative);
         true
     }
 
     fn too_many_alternatives(&self) -> Option<Bound> {
-        let mut counts: BTreeMap<(Role, &str), u32> = BTreeMap::new();
+        let mut counts: BTreeMap<(Option<&Party>, &str), u32> = BTreeMap::new();
         for offer in &self.alternatives {
-            *counts.entry((offer.role, &offer.subject)).or_default() += 1;
+            *counts.entry((self.authors.get(&offer.id), &offer.subject)).or_default() += 1;
         }
         counts.into_values().any(|count| count > self.bounds.alternatives_max).then_some(Bound::Alternatives)
     }
@@ -423,22 +493,27 @@ impl Session {
         if problems.is_empty() { self.end(Ending::Sealed(plan)) } else { self.end(Ending::Failed(problems)) }
     }
 
-    /// Sends a question to each role, and waits for the answers.
+    /// Sends a question to everyone of each role, and waits for the answers.
     fn ask(&mut self, questions: Vec<(Role, Message)>) -> Vec<Effect> {
+        let of = |role| self.parties.iter().filter(move |party| party.role == role).cloned();
+        let each = |(role, body): (Role, Message)| of(role).map(move |party| (party, body.clone())).collect::<Vec<_>>();
+        let questions = questions.into_iter().flat_map(each).collect();
+        self.ask_parties(questions)
+    }
+
+    /// Sends a question to each party, and waits for the answers.
+    fn ask_parties(&mut self, questions: Vec<(Party, Message)>) -> Vec<Effect> {
         if !self.has_room_for(questions.len() * 2) {
             return self.expire(Bound::Messages);
         }
         let mut effects = Vec::new();
-        for (role, body) in questions {
-            let parties: Vec<_> = self.parties.iter().filter(|party| party.role == role).cloned().collect();
-            for to in parties {
-                let envelope = self.envelope(to.clone(), body.clone());
-                if self.called_ms.is_some() {
-                    self.told.entry(to.clone()).or_default().push(envelope.clone());
-                }
-                self.awaited.insert(to, envelope.clone());
-                effects.push(Effect::Send(envelope));
+        for (to, body) in questions {
+            let envelope = self.envelope(to.clone(), body);
+            if self.called_ms.is_some() {
+                self.told.entry(to.clone()).or_default().push(envelope.clone());
             }
+            self.awaited.insert(to, envelope.clone());
+            effects.push(Effect::Send(envelope));
         }
         effects
     }
@@ -498,22 +573,8 @@ impl Session {
     }
 }
 
-/// Says that an agent does not survive a session.
-#[must_use]
-pub fn lost(party: &Party) -> Problem {
-    Problem {
-        code: Code::AgentLost,
-        subject: party.to_string(),
-        message: format!("the agent ended {RESTARTS_MAX} times over this request, and once more"),
-        hint: "the log says why it ended; submit the request again once that is mended".into(),
-    }
-}
-
-fn unanswered(subject: &str) -> Problem {
-    Problem {
-        code: Code::AgentLost,
-        subject: subject.into(),
-        message: "the agent asked about it said nothing of it".into(),
-        hint: "check that all agents are of this version".into(),
-    }
+/// Tells whether a message answers the question for the steps.
+fn types_steps(body: &Message) -> bool {
+    matches!(body, Message::Observed { observations }
+        if observations.iter().any(|observation| matches!(observation.fact, Fact::Typing(_))))
 }

@@ -199,7 +199,8 @@ impl World<'_> {
         self.in_flight.retain(|envelope| envelope.to.role != Role::Orchestrator);
         let recorded: Vec<_> = self.at_ms.iter().copied().zip(self.session.transcript().0).collect();
         let (id, spec) = (recorded[0].1.session.clone(), self.fixture.spec.clone());
-        let resumed = resume(id, spec, Bounds::default(), &recorded, self.now_ms);
+        let lineup = self.session.parties().to_vec();
+        let resumed = resume(id, spec, Bounds::default(), &lineup, &recorded, self.now_ms);
         let was_over = self.session.is_over();
         let (session, effects) = resumed.unwrap_or_else(|divergence| panic!("N6: {divergence}"));
         self.session = session;

@@ -2,7 +2,7 @@
 //!
 //! The types of `/proto` are generated into [`proto`]; [`convert`] maps them to the model and back. The way in is
 //! checked: an unknown enum value, a missing field, a bad name or bad JSON is an [`Error`] with a code, never a
-//! default. The way out cannot fail. [`jsonl`] reads and writes the task's event lines, [`envelope`] messages between
+//! default. The way out cannot fail. [`jsonl`] reads and writes the task's event lines, [`letter`] messages between
 //! agents, [`record`] the ledger's bytes. [`cloudevent`] reads and writes events from and for the outside, over HTTP and
 //! Kafka alike, and [`request`] reads what they ask for.
 //!
@@ -10,10 +10,10 @@
 
 pub mod cloudevent;
 pub mod convert;
-pub mod envelope;
 mod error;
 mod json;
 pub mod jsonl;
+pub mod letter;
 mod media_type;
 pub mod record;
 pub mod request;

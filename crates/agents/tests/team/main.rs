@@ -1,5 +1,6 @@
 //! The four actors over the bus, with a stand-in for the world: what a negotiation ends with reaches whoever asked.
 
+mod apart;
 mod supervision;
 mod world;
 
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dagwright_agents::{
-    Error, Negotiated, Ports, Team,
+    Error, Lineup, Negotiated, Ports, Team,
     ports::{Observer, SystemClock},
 };
 use dagwright_bus::in_process::InProcess;
@@ -52,6 +53,7 @@ fn negotiate(store: &Arc<MemoryStore>, next_sequence: u64) -> Result<Negotiated,
             observer: Arc::new(Dark),
             store: store.clone(),
             clock: Arc::new(SystemClock),
+            lineup: Lineup::default(),
         };
         Team::start(ports).await?.negotiate(request, spec, Bounds::default(), next_sequence).await
     })

@@ -16,7 +16,7 @@ use dagwright_store::Store;
 
 use crate::world::{Cast, Collapsing, Mined, Sunny, Tripwire, accepted, negotiate, spec};
 
-const FILE: &str = "a.csv";
+pub(crate) const FILE: &str = "a.csv";
 
 /// Negotiates over [`FILE`] with a cast, and expects the plan that a healthy one agrees on after `restarts` of a role.
 #[track_caller]
@@ -35,7 +35,7 @@ fn check(store: &Arc<Collapsing>, cast: Cast, restarts: (Role, u64)) {
     assert_eq!(counted, restarts.1, "restarts of {:?}", restarts.0);
 }
 
-fn undisturbed() -> (Arc<Collapsing>, Negotiated) {
+pub(crate) fn undisturbed() -> (Arc<Collapsing>, Negotiated) {
     let store = Arc::new(Collapsing::default());
     store.ledger.append(&[accepted(FILE, &spec(FILE))]).expect("appends");
     let negotiated = actix::System::new().block_on(async {
@@ -46,7 +46,7 @@ fn undisturbed() -> (Arc<Collapsing>, Negotiated) {
 }
 
 #[track_caller]
-fn plan(negotiated: &Negotiated) -> String {
+pub(crate) fn plan(negotiated: &Negotiated) -> String {
     let Ending::Sealed(plan) = &negotiated.ending else { panic!("no plan: {:?}", negotiated.ending) };
     plan.hash().to_string()
 }

@@ -11,10 +11,10 @@ use std::{
 
 use async_trait::async_trait;
 use dagwright_agents::{
-    Error, Negotiated, Ports, Team,
+    Error, Lineup, Negotiated, Ports, Team,
     ports::{Observer, SystemClock},
 };
-use dagwright_bus::{Bus, Subscription, Topic, envelope, in_process::InProcess};
+use dagwright_bus::{Bus, Subscription, Topic, in_process::InProcess, letter};
 use dagwright_model::{
     facts::{
         ColumnProfile, Count, Identity, Privileges, ProbeReply, ProbeRequest, SinkInspection, SourceProfile,
@@ -136,7 +136,9 @@ impl Observer for Sunny {
 #[async_trait]
 impl Bus for Mined {
     async fn publish(&self, topic: Topic, record: dagwright_bus::Record) -> Result<(), dagwright_bus::Error> {
-        self.1.pass(&envelope::from_record(&record)?);
+        if let Some(letter) = letter::letter_in(&record)? {
+            self.1.pass(&letter.envelope);
+        }
         self.0.publish(topic, record).await
     }
 
@@ -239,6 +241,7 @@ pub(crate) struct Cast {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) lineup: Lineup,
 }
 
 // === impl Cast ===
@@ -246,12 +249,17 @@ pub(crate) struct Cast {
 impl Cast {
     /// Everyone in good health, with this ledger.
     pub(crate) fn healthy(store: &Arc<Collapsing>) -> Self {
-        Self { observer: Arc::new(Sunny(Tripwire::never())), bus: Arc::new(InProcess::new()), store: store.clone() }
+        Self {
+            observer: Arc::new(Sunny(Tripwire::never())),
+            bus: Arc::new(InProcess::new()),
+            store: store.clone(),
+            lineup: Lineup::default(),
+        }
     }
 
     pub(crate) async fn start(self) -> Result<Team, Error> {
-        let Self { observer, bus, store } = self;
-        Team::start(Ports { bus, observer, store, clock: Arc::new(SystemClock) }).await
+        let Self { observer, bus, store, lineup } = self;
+        Team::start(Ports { bus, observer, store, clock: Arc::new(SystemClock), lineup }).await
     }
 }
 

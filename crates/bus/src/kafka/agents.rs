@@ -14,6 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use dagwright_wire::letter::POST_BYTES_MAX;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -29,6 +30,9 @@ use super::{
     topics::{blocking, watermarks},
 };
 use crate::{Bus, Record, Subscription, Topic, in_process::InProcess};
+
+/// The longest message that brokers are asked to take: the longest letter, with room for its envelope.
+pub(crate) const MESSAGE_BYTES_MAX: usize = POST_BYTES_MAX + (1 << 16);
 
 /// How long to wait for a message before looking whether to end.
 const POLL: Duration = Duration::from_millis(100);
@@ -50,7 +54,10 @@ impl KafkaBus {
     /// # Errors
     /// When the settings cannot be used, or no broker answers.
     pub async fn start(settings: &Settings, topics: &Topics) -> Result<Self, Error> {
-        let producer = Producer::new(settings, topics.clone()).await?;
+        let mut spacious = settings.clone();
+        let bytes_max = MESSAGE_BYTES_MAX.to_string();
+        spacious.properties.entry("message.max.bytes".into()).or_insert(bytes_max);
+        let producer = Producer::new(&spacious, topics.clone()).await?;
         let (config, topic) = (settings.tail("agents"), topics.agents.clone());
         let partitions = i32::from(topics.partitions);
         let consumer = blocking(move || {

@@ -15,6 +15,7 @@ use rdkafka::{
 
 use super::{
     Error, Settings,
+    agents::MESSAGE_BYTES_MAX,
     client::Log,
     error::{is_denial, is_forbidden},
     partitioner::partition_of,
@@ -32,6 +33,9 @@ pub(crate) const EVENTS_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// What stands for the brokers' own choice of replicas.
 const BROKERS_DEFAULT: i32 = -1;
+
+/// How long brokers keep what agents said: longer than any negotiation takes.
+const AGENTS_KEPT_MS: &str = "86400000";
 
 /// Dead letters are few, and read as one list.
 const DEAD_LETTER_PARTITIONS: i32 = 1;
@@ -61,6 +65,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) partitions: i32,
     pub(crate) compacted: bool,
     pub(crate) is_of_events: bool,
+    /// What else to ask of the brokers.
+    settings: Vec<(&'static str, String)>,
 }
 
 // === impl Topics ===
@@ -122,10 +128,15 @@ impl Topics {
 
     pub(crate) fn wanted(&self) -> [Wanted<'_>; 5] {
         let partitions = i32::from(self.partitions);
-        let kept = |name| Wanted { name, partitions, compacted: false, is_of_events: false };
+        let kept = |name| Wanted { name, partitions, compacted: false, is_of_events: false, settings: Vec::new() };
+        let of_agents = vec![
+            ("retention.ms", AGENTS_KEPT_MS.to_owned()),
+            // A call for proposals has the profile of every source.
+            ("max.message.bytes", MESSAGE_BYTES_MAX.to_string()),
+        ];
         [
             kept(&self.requests),
-            kept(&self.agents),
+            Wanted { settings: of_agents, ..kept(&self.agents) },
             Wanted { is_of_events: true, ..kept(&self.events) },
             Wanted { compacted: true, ..kept(&self.ledger) },
             Wanted { partitions: DEAD_LETTER_PARTITIONS, ..kept(&self.dead_letters) },
@@ -220,8 +231,9 @@ pub(crate) fn new_topics<'a>(missing: &'a [Wanted<'a>], settings: &'a Settings) 
     let replication = settings.replication.map_or(BROKERS_DEFAULT, i32::from);
     let new = |wanted: &'a Wanted<'a>| {
         let policy = if wanted.compacted { "compact" } else { "delete" };
-        let topic = NewTopic::new(wanted.name, wanted.partitions, TopicReplication::Fixed(replication))
-            .set("cleanup.policy", policy);
+        let topic = NewTopic::new(wanted.name, wanted.partitions, TopicReplication::Fixed(replication));
+        let topic = topic.set("cleanup.policy", policy);
+        let topic = wanted.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         match settings.events_retention_ms.as_deref().filter(|_| wanted.is_of_events) {
             Some(retention) => topic.set("retention.ms", retention),
             None => topic,

@@ -68,7 +68,7 @@ struct Finding {
 
 /// Looks at everything.
 pub(crate) async fn execute(arguments: &Doctor, common: &Common, output: Output) -> Result<Exit> {
-    let config = Config::load_service(common.config.as_deref())?;
+    let config = Config::load_service(common.config.as_deref(), None)?;
     let mut findings = vec![finding("configuration", settings(&config)), finding("store", store(&config.store.path))];
     findings.push(finding("staging", folder(&config.staging())));
     findings.push(finding("quarantine", folder(&config.quarantine())));

@@ -15,12 +15,15 @@ use super::{
 };
 
 impl Config {
-    /// Reads what [`Config::load`] reads, for `serve`.
+    /// Reads what [`Config::load`] reads, for `serve`; `roles` of the command line come before those of the settings.
     ///
     /// # Errors
     /// As there, and with everything else that keeps `serve` from working.
-    pub(crate) fn load_service(file: Option<&Path>) -> Result<Self, Error> {
-        let config = Self::load(file)?;
+    pub(crate) fn load_service(file: Option<&Path>, roles: Option<&[String]>) -> Result<Self, Error> {
+        let mut config = Self::load(file)?;
+        if let Some(roles) = roles {
+            config.agents.roles = roles.to_vec();
+        }
         let faults = config.faults(&layers(file)?);
         if faults.is_empty() { Ok(config) } else { Err(Error::Invalid(faults)) }
     }
@@ -33,6 +36,9 @@ impl Config {
         if self.http.tokens.is_empty() && !self.http.listen.ip().is_loopback() {
             let message = format!("{} is open to other machines, and no tokens are set", self.http.listen);
             fault("http.listen".into(), message, "set [http.tokens.<name>], or listen on 127.0.0.1");
+        }
+        for (key, message, hint) in self.agents.faults(self.bus.kind) {
+            fault(key, message, hint);
         }
         for (name, token) in &self.http.tokens {
             if env::var_os(&token.token_env).is_none_or(|token| token.is_empty()) {

@@ -30,7 +30,6 @@ use super::{fault::Fault, limit::Limiter};
 use crate::{
     admission::Requester,
     config::{Http, Scope},
-    serve::State,
 };
 
 /// The fewest characters of a token: what somebody could guess is none.
@@ -261,10 +260,10 @@ pub(super) async fn guard<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let Some(state) = request.app_data::<web::Data<State>>().cloned() else {
+    let Some(gate) = request.app_data::<web::Data<Gate>>().cloned() else {
         return Ok(request.into_response(Fault::internal(Code::Internal).error_response()));
     };
-    let keys = state.gate.keys();
+    let keys = gate.keys();
     let peer = request.peer_addr().map(|address| address.ip().to_canonical());
     let passed = keys.identify(&request).and_then(|caller| {
         keys.limiter.check(caller.name.as_deref(), peer)?;

@@ -19,6 +19,7 @@ use dagwright_agents::service::Refused;
 use dagwright_model::{code::Code, spec::Diagnostics, task::Problem};
 use futures::FutureExt as _;
 
+use super::health;
 use crate::{admission::Rejected, api::Details};
 
 /// The media type of problem details.
@@ -208,13 +209,15 @@ pub(super) async fn explain<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    // What is not ready says why by itself.
+    let is_readiness = request.path() == health::READY;
     let response = caught(next.call(request)).await??.map_into_boxed_body();
     let status = response.status();
     let is_explained = || {
         let media_type = response.headers().get(header::CONTENT_TYPE);
         media_type.is_some_and(|media_type| media_type.as_bytes().starts_with(MEDIA_TYPE.as_bytes()))
     };
-    if !(status.is_client_error() || status.is_server_error()) || is_explained() {
+    if is_readiness || !(status.is_client_error() || status.is_server_error()) || is_explained() {
         return Ok(response);
     }
     let allowed = response.headers().get(header::ALLOW).cloned();

@@ -9,19 +9,19 @@ use actix_web::{
     middleware::{Next, from_fn},
     web,
 };
-use prometheus::{Encoder, TextEncoder};
+use prometheus::{Encoder, Registry, TextEncoder};
 
 use super::auth::{self, May, Read};
-use crate::{metrics, serve::State};
+use crate::metrics;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config.service(web::resource("/metrics").wrap(from_fn(auth::guard)).route(web::get().to(show)));
 }
 
-async fn show(_: May<Read>, state: web::Data<State>) -> HttpResponse {
+async fn show(_: May<Read>, metrics: web::Data<Registry>) -> HttpResponse {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
-    match encoder.encode(&state.metrics.gather(), &mut text) {
+    match encoder.encode(&metrics.gather(), &mut text) {
         Ok(()) => HttpResponse::Ok().content_type(encoder.format_type()).body(text),
         Err(error) => {
             tracing::error!(%error, "could not write the metrics");

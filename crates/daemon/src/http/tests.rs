@@ -17,7 +17,7 @@ use actix_web::{
 };
 use async_trait::async_trait;
 use dagwright_agents::{
-    Ports, Service,
+    Lineup, Ports, Service,
     ports::{Observer, SystemClock},
     service::{Resources, Settings},
 };
@@ -146,6 +146,7 @@ impl World {
                     )),
                     store: store.clone(),
                     clock: Arc::new(SystemClock),
+                    lineup: Lineup::default(),
                 },
                 register: store.clone(),
                 engine: Arc::new(Stage { let_end: let_end.clone() }),
@@ -173,7 +174,7 @@ impl World {
             kafka: None,
             live: Live::new(None, config.clone(), LogLevel::detached()).expect("settings"),
             metrics: Registry::new(),
-            gate: Gate::with(&config.http, variable).expect("tokens"),
+            gate: Arc::new(Gate::with(&config.http, variable).expect("tokens")),
             config,
             service,
             register: store.clone(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dagwright_model::{
-    message::{Alternative, Conflict, Envelope, Fact, Message, Observation},
+    message::{Alternative, Conflict, Envelope, Fact, Message, Observation, SOLE_INSTANCE},
     plan::Plan,
 };
 
@@ -29,7 +29,11 @@ pub(super) fn fact(observation: &Observation) -> String {
 
 /// Tells what a message said, if it says anything that others do not tell.
 pub(super) fn said(envelope: &Envelope) -> Vec<String> {
-    let from = envelope.from.role;
+    // The agent of a role, unless it is another one.
+    let from = match envelope.from.instance.as_str() {
+        SOLE_INSTANCE => envelope.from.role.to_string(),
+        _ => envelope.from.to_string(),
+    };
     match &envelope.body {
         Message::Proposals { alternatives, .. } => vec![format!("{from} offered {}.", offers(alternatives))],
         Message::Conflicts { round, conflicts } => {
@@ -40,10 +44,11 @@ pub(super) fn said(envelope: &Envelope) -> Vec<String> {
             let because = alternatives.iter().map(|offer| offer.rationale.as_str()).collect::<Vec<_>>().join("; ");
             vec![format!("{from} countered with {}: {because}.", offers(alternatives))]
         }
+        Message::Refuse { round: 0, reason } => vec![format!("{from} looked at nothing: {reason}.")],
         Message::Refuse { reason, .. } => vec![format!("{from} had nothing further to offer: {reason}.")],
         Message::CommitFailed { problems } => {
             let why = problems.iter().map(problem).collect::<Vec<_>>().join(" ");
-            vec![format!("{from} could no longer do what it was to do: {why}")]
+            vec![format!("{from} did not commit to the plan: {why}")]
         }
         Message::Deadlocked { conflicts } => conflicts.iter().map(conflict).collect(),
         Message::Expired { bound, conflicts } => {

@@ -18,7 +18,7 @@ use crate::{case::Case, cost::MIB};
 const PART_BYTES: u64 = 64 * MIB;
 
 /// More parts than this only queue up.
-const PARTS_MAX: u32 = 64;
+pub(crate) const PARTS_MAX: u32 = 64;
 
 /// Returns how a source can be read in parts, or why not.
 ///

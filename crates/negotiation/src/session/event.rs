@@ -35,6 +35,13 @@ pub enum Event {
         /// Now.
         at_ms: u64,
     },
+    /// Nobody was there for a party for longer than one waits.
+    Absent {
+        /// Which.
+        party: Party,
+        /// Now.
+        at_ms: u64,
+    },
     /// The session was built anew from what the ledger has of it; what was on its way may be lost.
     Resumed {
         /// Now.

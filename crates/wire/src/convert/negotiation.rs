@@ -4,6 +4,7 @@ mod alternative;
 
 use dagwright_model::{
     id::{PlanHash, RequestId},
+    letter::{Letter, Post, Presence},
     message::{
         Bound, CallForProposals, Conflict, ConflictKind, Envelope, Message, Observation, Origin, Party, Remedy, Role,
     },
@@ -31,6 +32,47 @@ enum_pairs!(
         NoOffer,
     }
 );
+
+// === Post ===
+
+impl From<&Post> for proto::Post {
+    fn from(post: &Post) -> Self {
+        let post = match post {
+            Post::Letter(letter) => proto::post::Post::Letter(proto::Letter {
+                from_host: letter.from_host.clone(),
+                to_host: letter.to_host.clone(),
+                envelope: Some((&letter.envelope).into()),
+            }),
+            Post::Presence(presence) => proto::post::Post::Presence(proto::Presence {
+                party: Some((&presence.party).into()),
+                host: presence.host.clone(),
+                incarnation: presence.incarnation.clone(),
+                leaving: presence.leaving,
+            }),
+        };
+        Self { post: Some(post) }
+    }
+}
+
+impl TryFrom<proto::Post> for Post {
+    type Error = Error;
+
+    fn try_from(post: proto::Post) -> Result<Self, Error> {
+        Ok(match required(post.post, "post")? {
+            proto::post::Post::Letter(letter) => Self::Letter(Letter {
+                from_host: letter.from_host,
+                to_host: letter.to_host,
+                envelope: required(letter.envelope, "letter.envelope")?.try_into()?,
+            }),
+            proto::post::Post::Presence(presence) => Self::Presence(Presence {
+                party: required(presence.party, "presence.party")?.try_into()?,
+                host: presence.host,
+                incarnation: presence.incarnation,
+                leaving: presence.leaving,
+            }),
+        })
+    }
+}
 
 // === Party, Envelope ===
 

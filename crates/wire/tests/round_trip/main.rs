@@ -2,8 +2,19 @@
 
 mod values;
 
-use dagwright_model::{code::Code, message::Envelope, record::Record, task::TaskEvent, task::TaskRun};
-use dagwright_wire::{Error, proto, record};
+use dagwright_model::{
+    code::Code,
+    letter::{Letter, Post, Presence},
+    message::Envelope,
+    record::Record,
+    task::TaskEvent,
+    task::TaskRun,
+};
+use dagwright_wire::{
+    Error,
+    letter::{self, Encoding},
+    proto, record,
+};
 use proptest::prelude::{ProptestConfig, any, proptest};
 use prost::Message;
 
@@ -44,6 +55,33 @@ proptest! {
     }
 
     #[test]
+    fn letters_survive_protobuf_and_json(envelope in values::envelope(), host in "[a-z0-9.-]{1,20}") {
+        let session = dagwright_model::id::RequestId("s".into());
+        let party = envelope.from.clone();
+        let presence = Presence { party, host: host.clone(), incarnation: host.clone(), leaving: envelope.sequence % 2 == 0 };
+        let envelope = Envelope { session, ..envelope };
+        let letter = Letter { from_host: host.clone(), to_host: host, envelope };
+        for post in [Post::Letter(letter), Post::Presence(presence)] {
+            for encoding in [Encoding::Protobuf, Encoding::Json] {
+                let bytes = letter::encode(&post, encoding);
+                let (read, found) = letter::decode(&bytes).expect("reads");
+                assert_eq!((&read, found), (&post, encoding));
+                assert_eq!(letter::encode(&read, encoding), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn junk_letters_are_refused_without_a_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..256), json: bool) {
+        if json {
+            bytes.insert(0, b'{');
+        }
+        if let Err(error) = letter::decode(&bytes) {
+            assert_eq!(error.code(), Code::MessageInvalid);
+        }
+    }
+
+    #[test]
     fn records_survive(value in values::record()) {
         check::<Record, proto::Record>(&value);
         assert_eq!(record::decode(&record::encode(&value)).expect("reads"), value);
@@ -65,6 +103,33 @@ proptest! {
             // A flipped bit in a default that is not transmitted may read as the same value, but never as junk.
             let _ = record::encode(&read);
         }
+    }
+}
+
+#[test]
+fn letters_that_mean_no_good_are_refused() {
+    let deep = format!("{{\"letter\":{}", "[".repeat(100_000));
+    let nul = r#"{"presence":{"party":{"role":"loading","instance":"a"},"host":"a\u0000","incarnation":"1"}}"#;
+    let long = format!(
+        r#"{{"presence":{{"party":{{"role":"loading","instance":"a"}},"host":"a","incarnation":"{}"}}}}"#,
+        "1".repeat(257)
+    );
+    let nameless = r#"{"presence":{"party":{"role":"loading","instance":"a"},"host":"","incarnation":"1"}}"#;
+    let stranger = r#"{"presence":{"party":{"role":"cook","instance":"a"},"host":"a","incarnation":"1"}}"#;
+    let twice = r#"{"letter":{},"presence":{}}"#;
+    for (text, wanted) in [
+        ("", "field post is missing"),
+        ("{}", "does not hold the JSON"),
+        (&deep, "does not hold the JSON"),
+        (nul, "field presence.host is not a name"),
+        (&long, "field presence.incarnation is not a name"),
+        (nameless, "field presence.host is missing"),
+        (stranger, "does not hold the JSON"),
+        (twice, "does not hold the JSON"),
+        (&" ".repeat(letter::POST_BYTES_MAX + 1), "at most"),
+    ] {
+        let error = letter::decode(text.as_bytes()).expect_err(text);
+        assert!(error.to_string().contains(wanted), "{error} instead of {wanted}");
     }
 }
 

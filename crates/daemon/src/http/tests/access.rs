@@ -76,6 +76,15 @@ async fn each_scope_opens_what_it_says() {
 }
 
 #[actix_web::test]
+async fn what_is_not_ready_says_why() {
+    let world = World::new().await;
+    world.state.service.drain(std::time::Duration::ZERO).await;
+    let answer = world.get("/readyz").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.json()["reasons"][0]["check"], "draining");
+}
+
+#[actix_web::test]
 async fn nobody_decides_about_what_they_asked_for() {
     let world = guarded().await;
     let text = spec("decided").replace("approval: never", "approval: always");
