@@ -7,10 +7,12 @@ use std::{collections::BTreeSet, env, fmt::Write, fs, path::PathBuf};
 
 use dagwright_model::{
     event::EventKind,
+    letter::Post,
     request::{Action, Request},
 };
 use dagwright_wire::{
     cloudevent::{self, Binding, CloudEvent},
+    letter,
     request::{self, REQUESTED, Received},
 };
 use serde_json::{Value, json};
@@ -65,7 +67,32 @@ fn schemas() -> Vec<(String, Value)> {
         let example = |event| serde_json::from_slice(&cloudevent::of_event(&event).to_structured()).expect("JSON");
         (kind.as_str().into(), whole(&kind.type_name(), kind.json_schema(), of_kind.map(example).collect()))
     });
-    [request].into_iter().chain(events).collect()
+    [request].into_iter().chain(events).chain(letters()).collect()
+}
+
+/// The schema of records of the agents topic; its parts are schemas of their own beside it.
+fn letters() -> Vec<(String, Value)> {
+    let mut post = Post::json_schema();
+    let members = post.as_object_mut().expect("an object");
+    members.remove("$schema");
+    let Some(Value::Object(parts)) = members.remove("$defs") else { panic!("it has parts") };
+    let parts = parts.into_iter().map(|(name, part)| (format!("agents.{name}"), part));
+    let mut schemas: Vec<_> = [("agents.post".to_owned(), post)].into_iter().chain(parts).collect();
+    schemas.iter_mut().for_each(|(_, schema)| move_references(schema));
+    schemas
+}
+
+fn move_references(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(target)) = map.get_mut("$ref") {
+                *target = target.replace("#/$defs/", "#/components/schemas/agents.");
+            }
+            map.values_mut().for_each(move_references);
+        }
+        Value::Array(items) => items.iter_mut().for_each(move_references),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 #[test]
@@ -187,6 +214,24 @@ fn the_examples_of_requests_are_requests() {
     }
 }
 
+#[test]
+fn the_examples_of_letters_are_letters() {
+    let document = asyncapi();
+    let validator = validator(&document, "agents.post");
+    let examples = document["channels"]["agents"]["messages"]["json"]["examples"].as_array().expect("examples");
+    for example in examples {
+        let payload = &example["payload"];
+        let (read, encoding) = letter::decode(payload.to_string().as_bytes()).expect("a record");
+        assert_eq!(encoding, letter::Encoding::Json);
+        let written: Value = serde_json::from_slice(&letter::encode(&read, encoding)).expect("JSON");
+        for document in [payload, &written] {
+            let faults: Vec<_> = validator.iter_errors(document).map(|fault| fault.to_string()).collect();
+            assert_eq!(faults, Vec::<String>::new(), "{document}");
+        }
+    }
+    assert!(!validator.is_valid(&json!({ "presence": { "host": "a", "incarnation": "1" } })), "without a party");
+}
+
 // === protocol.md ===
 
 /// Returns the fenced blocks of a language.
@@ -199,9 +244,14 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
 #[test]
 fn the_examples_of_the_protocol_are_what_they_say() {
     let text = text("protocol.md");
-    let (mut requests, mut events) = (0, 0);
+    let (mut requests, mut events, mut letters) = (0, 0, 0);
     for block in blocks(&text, "json") {
         let value: Value = serde_json::from_str(block).unwrap_or_else(|error| panic!("{error}: {block}"));
+        if value["letter"].is_object() || value["presence"].is_object() {
+            letter::decode(block.as_bytes()).unwrap_or_else(|error| panic!("{error}: {block}"));
+            letters += 1;
+            continue;
+        }
         let headers = match value["specversion"].is_string() {
             true => vec![("content-type", cloudevent::STRUCTURED_JSON)],
             false => vec![("content-type", "application/json")],
@@ -226,7 +276,7 @@ fn the_examples_of_the_protocol_are_what_they_say() {
         received.unwrap_or_else(|error| panic!("{error}: {block}"));
         requests += 1;
     }
-    assert!(requests >= 4 && events >= 1, "{requests} requests and {events} events");
+    assert!(requests >= 4 && events >= 1 && letters >= 3, "{requests} requests, {events} events, {letters} letters");
 }
 
 #[test]
