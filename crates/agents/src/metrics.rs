@@ -36,9 +36,12 @@ const KINDS: Label = Label::of(
     ],
 );
 
-const REQUESTS_RECEIVED: Metric =
-    Metric::counter("dagwright_requests_received_total", "{request}", "Requests that passed admission.")
-        .labels(&[INGRESS, Label::of("answer", &["accepted", "repeated", "refused"])]);
+const REQUESTS_RECEIVED: Metric = Metric::counter(
+    "dagwright_requests_received_total",
+    "{request}",
+    "Requests that passed admission; what HTTP hands on through Kafka counts as Kafka's once it is taken on.",
+)
+.labels(&[INGRESS, Label::of("answer", &["accepted", "repeated", "refused"])]);
 const REQUESTS: Metric =
     Metric::counter("dagwright_requests_total", "{request}", "Requests that ended in this process.")
         .labels(&[PURPOSE, Label::of("outcome", &["succeeded", "failed", "deadlocked", "cancelled"])]);
@@ -73,6 +76,12 @@ const CONFLICTS: Metric = Metric::counter(
     "Conflicts that agents met, each once in a negotiation.",
 )
 .labels(&[KINDS]);
+const PLAN_LOOKUPS: Metric = Metric::counter(
+    "dagwright_plan_cache_lookups_total",
+    "{lookup}",
+    "Requests for which a plan of the same spec was looked up, while `negotiation.facts_age_max` lets plans be used again.",
+)
+.labels(&[Label::of("outcome", &["hit", "miss"])]);
 const COMPILE_SECONDS: Metric = Metric::histogram(
     "dagwright_compile_seconds",
     "s",
@@ -108,6 +117,7 @@ pub const TABLE: &[Metric] = &[
     NEGOTIATION_SECONDS,
     NEGOTIATION_ROUNDS,
     CONFLICTS,
+    PLAN_LOOKUPS,
     COMPILE_SECONDS,
     ACTOR_RESTARTS,
     MAILBOX,
@@ -124,6 +134,7 @@ struct Instruments {
     negotiation_seconds: Histogram<f64>,
     negotiation_rounds: Histogram<f64>,
     conflicts: Counter<u64>,
+    plan_lookups: Counter<u64>,
     compile_seconds: Histogram<f64>,
     actor_restarts: Counter<u64>,
     mailbox: Gauge<u64>,
@@ -142,6 +153,7 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
         negotiation_seconds: NEGOTIATION_SECONDS.to_histogram(&meter),
         negotiation_rounds: NEGOTIATION_ROUNDS.to_histogram(&meter),
         conflicts: CONFLICTS.to_counter(&meter),
+        plan_lookups: PLAN_LOOKUPS.to_counter(&meter),
         compile_seconds: COMPILE_SECONDS.to_histogram(&meter),
         actor_restarts: ACTOR_RESTARTS.to_counter(&meter),
         mailbox: MAILBOX.to_gauge(&meter),
@@ -149,6 +161,17 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
         agents_away: AGENTS_AWAY.to_gauge(&meter),
     }
 });
+
+/// What came of a request that passed admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was taken on.
+    Accepted,
+    /// It was known already.
+    Repeated,
+    /// There is no room for it, or the ledger failed.
+    Refused,
+}
 
 /// What a request waits for.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +188,13 @@ pub fn prepare() {
     LazyLock::force(&INSTRUMENTS);
 }
 
-pub(crate) fn received(ingress: Ingress, answer: &'static str) {
+/// Counts a request that passed admission.
+pub fn received(ingress: Ingress, answer: Answer) {
+    let answer = match answer {
+        Answer::Accepted => "accepted",
+        Answer::Repeated => "repeated",
+        Answer::Refused => "refused",
+    };
     let ingress = match ingress {
         Ingress::CommandLine => "command_line",
         Ingress::Http => "http",
@@ -245,6 +274,12 @@ pub(crate) fn negotiated(ending: &Ending, transcript: &Transcript, took: Duratio
     if rounds > 0 {
         INSTRUMENTS.negotiation_rounds.record(f64::from(rounds), &[]);
     }
+}
+
+/// Counts whether a plan of the same spec could be used again.
+pub(crate) fn plan_looked_up(is_known: bool) {
+    let outcome = if is_known { "hit" } else { "miss" };
+    INSTRUMENTS.plan_lookups.add(1, &[KeyValue::new("outcome", outcome)]);
 }
 
 pub(crate) fn compiled(took: Duration) {

@@ -40,7 +40,7 @@ use self::{
     plans::RecentPlans,
 };
 use crate::{
-    metrics,
+    metrics::{self, Answer},
     ports::Clock,
     team::{Ports, Team},
 };
@@ -202,11 +202,11 @@ impl Service {
     /// [`Refused::Problem`] with [`Code::Overloaded`] when too many are open or the service drains.
     pub async fn submit(&self, request: RequestId, accepted: Accepted) -> Result<Submitted, Refused> {
         if self.shared.draining.is_cancelled() {
-            metrics::received(accepted.ingress, "refused");
+            metrics::received(accepted.ingress, Answer::Refused);
             return Err(overloaded("the service is about to stop"));
         }
         if self.load().await.open >= self.shared.limits.open_max() {
-            metrics::received(accepted.ingress, "refused");
+            metrics::received(accepted.ingress, Answer::Refused);
             return Err(overloaded("as many requests are open as the service takes on"));
         }
         let (pipeline, purpose, ingress) = (accepted.pipeline.clone(), accepted.purpose, accepted.ingress);
@@ -216,16 +216,16 @@ impl Service {
         let register = self.shared.resources.register.clone();
         match blocking(move || register.append(&[record])).await {
             Ok(()) => {
-                metrics::received(ingress, "accepted");
+                metrics::received(ingress, Answer::Accepted);
                 self.take_on(pipeline, request, purpose).await;
                 Ok(Submitted::Accepted)
             }
             Err(StoreError::Conflict { .. }) => {
-                metrics::received(ingress, "repeated");
+                metrics::received(ingress, Answer::Repeated);
                 Ok(Submitted::Repeated)
             }
             Err(error) => {
-                metrics::received(ingress, "refused");
+                metrics::received(ingress, Answer::Refused);
                 Err(self.shared.refused(error))
             }
         }

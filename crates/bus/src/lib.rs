@@ -8,10 +8,12 @@
 //! | [`in_process`] | the bus of a single process |
 //! | [`kafka`] | the bus of many processes, and what a ledger on Kafka is built of |
 //! | [`letter`] | what agents write on [`Topic::Agents`] |
+//! | [`metrics`] | what is measured of Kafka |
 
 pub mod in_process;
 pub mod kafka;
 pub mod letter;
+pub mod metrics;
 
 use async_trait::async_trait;
 pub use dagwright_wire::letter::Encoding;

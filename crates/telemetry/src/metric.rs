@@ -6,7 +6,7 @@
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter},
+    metrics::{AsyncInstrument, Counter, Gauge, Histogram, Meter, UpDownCounter},
 };
 
 /// Seconds of what takes milliseconds to seconds: appends, compiling, HTTP.
@@ -152,6 +152,19 @@ impl Metric {
         };
         let histogram = meter.f64_histogram(self.name).with_unit(self.unit).with_description(self.help);
         histogram.with_boundaries(bounds.to_vec()).build()
+    }
+
+    /// Shows as a counter what is counted elsewhere: `observe` is asked whenever somebody wants to know.
+    pub fn observe_counter(&self, meter: &Meter, observe: impl Fn(&dyn AsyncInstrument<u64>) + Send + Sync + 'static) {
+        let counter = meter.u64_observable_counter(self.name).with_unit(self.unit).with_description(self.help);
+        // It lives as long as the meter's provider does.
+        counter.with_callback(observe).build();
+    }
+
+    /// Shows as a gauge what is known elsewhere, likewise.
+    pub fn observe_gauge(&self, meter: &Meter, observe: impl Fn(&dyn AsyncInstrument<u64>) + Send + Sync + 'static) {
+        let gauge = meter.u64_observable_gauge(self.name).with_unit(self.unit).with_description(self.help);
+        gauge.with_callback(observe).build();
     }
 
     /// Returns every combination of listed labels; none where a label's values are not listed.

@@ -13,7 +13,7 @@ use dagwright_model::{
 };
 use indexmap::IndexMap;
 
-use crate::agreed::Agreed;
+use crate::{agreed::Agreed, metrics};
 
 /// How many plans are kept; the oldest is forgotten first. A plan is some tens of kilobytes.
 const PLANS_MAX: usize = 1024;
@@ -43,6 +43,15 @@ impl RecentPlans {
 
     /// Returns the plan of a spec whose facts still count as known.
     pub(super) fn get(&self, spec_hash: &str, now_ms: u64) -> Option<Recent> {
+        if self.age_ms_max == 0 {
+            return None;
+        }
+        let known = self.look_up(spec_hash, now_ms);
+        metrics::plan_looked_up(known.is_some());
+        known
+    }
+
+    fn look_up(&self, spec_hash: &str, now_ms: u64) -> Option<Recent> {
         let mut plans = self.by_spec.lock().unwrap_or_else(PoisonError::into_inner);
         let known = plans.get(spec_hash)?;
         if now_ms.saturating_sub(known.found_at_ms) <= self.age_ms_max {

@@ -35,24 +35,17 @@ pub(super) fn observe() {
     gauge(&meter, &RSS, || status("VmRSS:").map(|kib| kib * 1024));
     gauge(&meter, &THREADS, || status("Threads:"));
     gauge(&meter, &FDS, open_files);
-    meter
-        .u64_observable_gauge(BUILD.name)
-        .with_description(BUILD.help)
-        .with_callback(|observer| observer.observe(1, &[KeyValue::new("version", env!("CARGO_PKG_VERSION"))]))
-        .build();
+    BUILD.observe_gauge(&meter, |observer| {
+        observer.observe(1, &[KeyValue::new("version", env!("CARGO_PKG_VERSION"))]);
+    });
 }
 
 fn gauge(meter: &Meter, metric: &Metric, read: fn() -> Option<u64>) {
-    meter
-        .u64_observable_gauge(metric.name)
-        .with_unit(metric.unit)
-        .with_description(metric.help)
-        .with_callback(move |observer| {
-            if let Some(value) = read() {
-                observer.observe(value, &[]);
-            }
-        })
-        .build();
+    metric.observe_gauge(meter, move |observer| {
+        if let Some(value) = read() {
+            observer.observe(value, &[]);
+        }
+    });
 }
 
 fn cpu_seconds() -> Option<f64> {
