@@ -1,7 +1,8 @@
 //! Observes through `dagwright-task`: a process for each question, so that a hostile file ends a process and no agent.
 //!
 //! The request goes in on standard input, the reply comes back as one JSON document on standard output. Both are
-//! bounded, and so is the time. Connections travel in the environment alone.
+//! bounded, and so is the time. Connections travel in the environment alone, and so does the context of the trace that the
+//! process goes on with (`TRACEPARENT`).
 
 use std::{collections::BTreeMap, path::PathBuf, process::Stdio, time::Duration};
 
@@ -14,12 +15,14 @@ use dagwright_model::{
     spec::Locator,
     task::Problem,
 };
+use dagwright_telemetry::trace;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
     sync::Semaphore,
 };
+use tracing::Span;
 
 use crate::ports::Observer;
 
@@ -126,6 +129,7 @@ impl ProcessObserver {
         command.kill_on_drop(true);
         // Only the connection that is asked about; the others are none of this process's business.
         command.env_clear().envs(environment::inherited());
+        command.envs(trace::of(&Span::current()).map(|context| (trace::VARIABLE, context)));
         if let Some((name, url)) = connection.and_then(|name| self.settings.connections.get_key_value(name)) {
             command.env(environment::connection_variable(name), url);
         }

@@ -90,7 +90,8 @@ impl ParticipantAgent {
                 Effect::Check { questions, known } => (questions, Some(known)),
             };
             let session = session.clone();
-            let work = async move { find_out(&facts, &questions, known.as_deref()).await };
+            let asks = session.clone();
+            let work = async move { find_out(&facts, &asks, &questions, known.as_deref()).await };
             let work = self.life.work().slowly_on_behalf_of(session.clone(), work);
             context.spawn(work.into_actor(self).map(move |event, _, context| context.notify(Found { session, event })));
         }
@@ -135,8 +136,9 @@ impl From<Letter> for Deliver {
 }
 
 /// Answers every question at once; a check goes past the cache and compares.
-async fn find_out(facts: &Facts, questions: &[Question], known: Option<&[Fact]>) -> Event {
-    let answers: Vec<Observation> = join_all(questions.iter().map(|question| facts.answer(question))).await;
+async fn find_out(facts: &Facts, session: &RequestId, questions: &[Question], known: Option<&[Fact]>) -> Event {
+    let answers = questions.iter().map(|question| facts.answer(session, question));
+    let answers: Vec<Observation> = join_all(answers).await;
     match known {
         None => Event::Observed(answers),
         Some(known) => Event::Checked(changed(known, &answers)),
