@@ -1,8 +1,10 @@
 //! A running `dagwright serve`, which ends with the test.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
 };
 
@@ -12,6 +14,7 @@ use crate::{Ended, Workspace, http};
 pub struct Daemon {
     /// Where it listens.
     pub address: SocketAddr,
+    log: Option<PathBuf>,
     /// Its standard output after the first line, kept open so that it may go on to print.
     _output: BufReader<ChildStdout>,
     child: Child,
@@ -36,8 +39,24 @@ impl Daemon {
     /// When it does not start.
     #[must_use]
     pub fn with(workspace: &Workspace, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::launch(workspace, variables, arguments, None)
+    }
+
+    /// Starts a service whose log is kept, one JSON object a line: see [`Daemon::log`].
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn logged(workspace: &Workspace, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let log = workspace.path("daemon.log");
+        let variables = [variables, &[("DAGWRIGHT__LOG__FORMAT", "json")]].concat();
+        Self::launch(workspace, &variables, arguments, Some(log))
+    }
+
+    fn launch(workspace: &Workspace, variables: &[(&str, &str)], arguments: &[&str], log: Option<PathBuf>) -> Self {
         let mut command = workspace.dagwright();
-        command.arg("serve").args(arguments).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let stderr = log.as_ref().map_or_else(Stdio::inherit, |log| File::create(log).expect("a file").into());
+        command.arg("serve").args(arguments).stdout(Stdio::piped()).stderr(stderr).env_remove("RUST_LOG");
         command.env("DAGWRIGHT__HTTP__LISTEN", "127.0.0.1:0");
         command.env("DAGWRIGHT__URIS__ALLOW", format!("{}/**", workspace.path("").display()).replace("//", "/"));
         command.envs(variables.iter().copied());
@@ -50,7 +69,7 @@ impl Daemon {
             let _ = child.kill();
             panic!("it does not say where it listens: {line:?}");
         };
-        Self { address, _output: output, child }
+        Self { address, log, _output: output, child }
     }
 
     /// Returns a `dagwright` command that talks to this service.
@@ -78,6 +97,16 @@ impl Daemon {
     #[must_use]
     pub fn get(&self, path: &str) -> serde_json::Value {
         http::call(self.address, "GET", &format!("/api/v1{path}"), &[], b"").expect(200).json()
+    }
+
+    /// Returns what it has logged so far.
+    ///
+    /// # Panics
+    /// When its log is not kept.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let log = self.log.as_ref().expect("a service by Daemon::logged");
+        std::fs::read_to_string(log).expect("a log")
     }
 
     /// Sends a signal, by its name as `kill` knows it.

@@ -14,6 +14,7 @@ pub mod events;
 pub mod http;
 pub mod kafka;
 pub mod receiver;
+pub mod tls;
 
 use std::{
     ffi::OsStr,

@@ -5,12 +5,16 @@
 
 mod watch;
 
-use std::{env, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Result;
 use clap::Args;
 use dagwright_model::{code::Code, spec::Diagnostics, task::Problem};
-use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -44,9 +48,19 @@ pub(crate) struct Service {
     /// Where the service answers
     #[arg(long, env = "DAGWRIGHT_URL", value_name = "URL", default_value = "http://127.0.0.1:8642")]
     pub(crate) url: Url,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// What a service wants to see, and to be known by.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Access {
     /// The variable that holds the token, where the service wants one
     #[arg(long, value_name = "VARIABLE", default_value = "DAGWRIGHT_TOKEN")]
-    pub(crate) token_env: String,
+    token_env: String,
+    /// A file (PEM) with authorities to trust beside those of the system, where https:// has one of your own
+    #[arg(long, env = "DAGWRIGHT_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 /// Calls a service.
@@ -71,7 +85,7 @@ impl Client {
     /// Makes a client; connects to nothing yet.
     ///
     /// # Errors
-    /// When the URL is none that can be called.
+    /// When the URL is none that can be called, or the authorities cannot be read.
     pub(crate) fn new(service: &Service) -> Result<Self> {
         let base = service.url.clone();
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
@@ -90,7 +104,12 @@ impl Client {
         if is_loopback(&base) {
             http = http.no_proxy();
         }
-        let token = env::var(&service.token_env).ok().filter(|token| !token.is_empty());
+        if let Some(file) = &service.access.ca {
+            for authority in authorities(file)? {
+                http = http.add_root_certificate(authority);
+            }
+        }
+        let token = env::var(&service.access.token_env).ok().filter(|token| !token.is_empty());
         Ok(Self { http: http.build()?, base, token })
     }
 
@@ -237,6 +256,24 @@ impl Client {
         })
         .into()
     }
+}
+
+/// Reads the authorities to trust.
+fn authorities(file: &Path) -> Result<Vec<Certificate>> {
+    let unusable = |message: String| {
+        Refusal::Problem(Problem {
+            code: Code::ConfigInvalid,
+            subject: "--ca".into(),
+            message: format!("could not use {}: {message}", file.display()),
+            hint: "give the certificates of the authorities as a PEM file, with --ca or DAGWRIGHT_CA".into(),
+        })
+    };
+    let text = fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    let authorities = Certificate::from_pem_bundle(&text).map_err(|error| unusable(error.to_string()))?;
+    if authorities.is_empty() {
+        return Err(unusable("there is no certificate in it".into()).into());
+    }
+    Ok(authorities)
 }
 
 /// Why a try came to nothing.

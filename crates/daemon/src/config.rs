@@ -8,6 +8,7 @@
 //! | `service` | what only `serve` asks of its settings |
 //! | `settings` | every setting with its value, and where that is from |
 //! | `telemetry` | `[log]` and `[telemetry]` |
+//! | `tokens` | the values of bearer tokens |
 //! | `webhooks` | `[webhooks.<name>]` |
 //!
 //! Connections also come from the environment as `DAGWRIGHT_CONN_<NAME>=postgresql://…`, which wins over a
@@ -19,6 +20,7 @@ pub(crate) mod retention;
 mod service;
 mod settings;
 mod telemetry;
+mod tokens;
 pub(crate) mod webhooks;
 
 use std::{
@@ -41,6 +43,7 @@ pub(crate) use self::{
     agents::Agents,
     settings::Settings,
     telemetry::{Log, LogFormat, Telemetry},
+    tokens::Fault as TokenFault,
 };
 use self::{diagnose::Diagnostic, retention::Retention, webhooks::Webhook};
 
@@ -197,6 +200,8 @@ pub(crate) struct Http {
     pub(crate) workers: NonZeroUsize,
     /// How long a request may take to arrive, and how long an answer may wait to be taken.
     pub(crate) timeout: Span,
+    /// How long a connection may be idle between requests.
+    pub(crate) keep_alive: Span,
     /// How many connections may be open at a time; further ones wait to be accepted.
     pub(crate) connections: usize,
     #[serde(default)]
@@ -208,7 +213,9 @@ pub(crate) struct Http {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Token {
     /// The variable that holds it.
-    pub(crate) token_env: String,
+    pub(crate) token_env: Option<String>,
+    /// The file that holds it, read again when the configuration is; one of the two.
+    pub(crate) token_file: Option<PathBuf>,
     pub(crate) scopes: Vec<Scope>,
     /// The namespaces whose pipelines it may see and ask for; absent: all, and those without one.
     pub(crate) namespaces: Option<Vec<Name>>,
@@ -293,6 +300,7 @@ pub(crate) struct Shutdown {
 pub(crate) struct Connection {
     url: Secret,
     password_env: Option<String>,
+    password_file: Option<PathBuf>,
     #[serde(default)]
     access: Access,
     /// The namespaces whose pipelines may use it; absent: all.
@@ -325,6 +333,10 @@ pub(crate) enum Error {
     Invalid(Vec<Diagnostic>),
     #[error("connection \"{name}\" takes its password from {variable}, which is not set")]
     PasswordMissing { name: Name, variable: String },
+    #[error("connection \"{name}\" takes its password from {}: {why}", path.display())]
+    PasswordUnreadable { name: Name, path: PathBuf, why: std::io::Error },
+    #[error("connection \"{name}\" has both password_env and password_file")]
+    PasswordTwice { name: Name },
     #[error("the URL of connection \"{name}\" is not valid")]
     BadUrl { name: Name, source: url::ParseError },
     #[error("{variable} does not name a connection: its end must match [A-Z][A-Z0-9_]*")]
@@ -467,9 +479,18 @@ impl Connection {
     }
 
     fn url(&self, name: &Name) -> Result<String, Error> {
-        let Some(variable) = &self.password_env else { return Ok(self.url.0.clone()) };
-        let missing = || Error::PasswordMissing { name: name.clone(), variable: variable.clone() };
-        let password = env::var(variable).map_err(|_| missing())?;
+        let password = match (&self.password_env, &self.password_file) {
+            (None, None) => return Ok(self.url.0.clone()),
+            (Some(variable), None) => {
+                let missing = || Error::PasswordMissing { name: name.clone(), variable: variable.clone() };
+                env::var(variable).map_err(|_| missing())?
+            }
+            (None, Some(path)) => {
+                let unreadable = |why| Error::PasswordUnreadable { name: name.clone(), path: path.clone(), why };
+                tokens::secret_file(path).map_err(unreadable)?
+            }
+            (Some(_), Some(_)) => return Err(Error::PasswordTwice { name: name.clone() }),
+        };
         let mut url = url::Url::parse(&self.url.0).map_err(|source| Error::BadUrl { name: name.clone(), source })?;
         url.set_password(Some(&password))
             .map_err(|()| Error::BadUrl { name: name.clone(), source: url::ParseError::EmptyHost })?;
@@ -537,6 +558,19 @@ mod tests {
     fn secrets_do_not_print() {
         let config = load("[connections.w]\nurl = \"postgresql://u:hunter2@h/db\"").unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_password_may_stand_in_a_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"hunter 2\n").unwrap();
+        let with = |more: &str| load(&format!("[connections.w]\nurl = \"postgresql://u@h/db\"\n{more}")).unwrap();
+        let urls = with(&format!("password_file = {:?}\n", file.path())).all_connections().unwrap();
+        assert_eq!(urls.values().collect::<Vec<_>>(), ["postgresql://u:hunter%202@h/db"]);
+        for bad in ["password_file = \"/nowhere/at/all\"\n", "password_file = \"/x\"\npassword_env = \"X\"\n"] {
+            let told = with(bad).all_connections().unwrap_err().to_string();
+            assert!(told.starts_with("connection \"w\" ") && !told.contains("hunter"), "{told}");
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
     config::Config,
     desk::{OBSERVE_TIMEOUT, task_program},
     exit::Exit,
-    http::{self, auth::Gate, health::Readiness},
+    http::{self, auth::Gate, health::Readiness, tls::Certificate},
     kafka,
     live::Live,
     output::Output,
@@ -47,19 +47,20 @@ struct Fenced {
 pub(crate) async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &Common, output: Output) -> Result<Exit> {
     let team = Arc::new(Team::start(ports(&config, Arc::new(MemoryStore::default())).await?).await?);
     let gate = Arc::new(Gate::new(&config.http)?);
+    let certificate = config.http.tls.as_ref().map(Certificate::read).transpose()?.map(Arc::new);
     let live = Live::new(common.config.clone(), config.clone(), telemetry.level.clone())?;
     let reload = {
-        let gate = gate.clone();
+        let (gate, certificate) = (gate.clone(), certificate.clone());
         async move {
             let mut requests = reload_requested();
             while requests.next().await {
-                live.reload(&gate, None);
+                live.reload(&gate, certificate.as_deref(), None);
             }
         }
     };
     let reloads = tokio::spawn(reload);
     let readiness = Readiness::Agents(team.clone());
-    let (server, address) = http::start_vitals(&config, gate, telemetry.registry.clone(), readiness)?;
+    let (server, address) = http::start_vitals(&config, gate, certificate, telemetry.registry.clone(), readiness)?;
     let handle = server.handle();
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     output.text(&format!("dagwright listens on {scheme}://{address}\n"))?;

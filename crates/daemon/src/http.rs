@@ -14,6 +14,7 @@
 //! | module | what every answer goes through |
 //! |---|---|
 //! | `auth` | who calls, and what they may do |
+//! | `connections` | how many connections there are, and how long they may be quiet |
 //! | `limit` | how much one caller may send |
 //! | `body` | how long and how large a body may be |
 //! | `page` | lists in parts |
@@ -25,6 +26,7 @@
 
 pub(crate) mod auth;
 mod body;
+mod connections;
 pub(crate) mod events;
 pub(crate) mod fault;
 pub(crate) mod health;
@@ -57,11 +59,14 @@ use anyhow::{Context, Result};
 use dagwright_store::Register;
 use prometheus::Registry;
 
-use self::{auth::Gate, fault::Fault, health::Readiness};
+use self::{
+    auth::Gate,
+    connections::{Bounds, Connections},
+    fault::Fault,
+    health::Readiness,
+    tls::Certificate,
+};
 use crate::{api, config::Config, serve::State};
-
-/// How long a connection may be idle between requests.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// How long answers under way may take when the service ends; streams of events end at once.
 const CLOSE_S: u64 = 10;
@@ -106,9 +111,9 @@ routes! {
 /// # Errors
 /// When the address cannot be had, or the certificate not be used.
 pub(crate) fn start(state: Arc<State>) -> Result<(Server, SocketAddr)> {
-    let config = state.config.clone();
+    let (config, certificate) = (state.config.clone(), state.certificate.clone());
     let state = web::Data::from(state);
-    listen(&config, move |config| service(config, state.clone()))
+    listen(&config, certificate, move |config| service(config, state.clone()))
 }
 
 /// Answers what every process does: whether it lives and is ready, and what it measures.
@@ -118,14 +123,16 @@ pub(crate) fn start(state: Arc<State>) -> Result<(Server, SocketAddr)> {
 pub(crate) fn start_vitals(
     config: &Config,
     gate: Arc<Gate>,
+    certificate: Option<Arc<Certificate>>,
     metrics: Registry,
     readiness: Readiness,
 ) -> Result<(Server, SocketAddr)> {
-    listen(config, move |config| vitals(config, gate.clone(), metrics.clone(), readiness.clone()))
+    listen(config, certificate, move |config| vitals(config, gate.clone(), metrics.clone(), readiness.clone()))
 }
 
 fn listen(
     config: &Config,
+    certificate: Option<Arc<Certificate>>,
     answers: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> Result<(Server, SocketAddr)> {
     let http = &config.http;
@@ -135,8 +142,16 @@ fn listen(
     // Accepted connections inherit it: who does not take what is sent is disconnected, and nothing is kept for them.
     socket2::SockRef::from(&listener).set_tcp_user_timeout(Some(timeout)).context("could not limit connections")?;
     let address = listener.local_addr().context("could not listen")?;
-    let tls = http.tls.as_ref().map(tls::server).transpose()?;
+    let tls = certificate.map(tls::server).transpose()?;
     let connections_max = (http.connections / workers).max(1);
+    let keep_alive = Duration::from_millis(http.keep_alive.0);
+    let connections = Connections::new(Bounds { open_max: connections_max * workers, timeout, keep_alive });
+    let counted = Arc::downgrade(&connections);
+    crate::metrics::observe_connections(
+        move || counted.upgrade().map_or(0, |all| all.open()),
+        connections_max * workers,
+    );
+    tokio::spawn(connections.clone().sweep_on());
     let server = HttpServer::new(move || {
         let answers = answers.clone();
         App::new()
@@ -144,9 +159,10 @@ fn listen(
             .wrap(from_fn(fault::explain))
             .wrap(from_fn(metrics::measure))
     })
+    .on_connect(move |stream, data| connections.connected(stream, data))
     .workers(workers)
     .max_connections(connections_max)
-    .keep_alive(KEEP_ALIVE)
+    .keep_alive(keep_alive)
     .client_request_timeout(timeout)
     .client_disconnect_timeout(timeout)
     .tls_handshake_timeout(timeout)

@@ -6,6 +6,7 @@
 //! pipeline. So each has one outcome, whoever reads it how often.
 
 mod accepting;
+mod note;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -39,7 +40,7 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use serde_json::json;
 use tokio::sync::watch;
 
-use self::accepting::Accepting;
+use self::{accepting::Accepting, note::Note};
 use crate::{
     admission::{Admission, Admitted, Rejected, Requester, pipeline_of},
     config::{Config, Scope},
@@ -72,6 +73,7 @@ struct Decision {
     commit: Commit,
     /// The acceptance that the commit holds.
     accepted: Option<Record>,
+    note: Note,
 }
 
 /// What came of a decision.
@@ -80,6 +82,7 @@ struct Outcome {
     accepted: Option<Record>,
     /// The request that was to be accepted, and the epoch of the ownership on which that rests.
     accepting: Option<(RequestId, u64)>,
+    note: Note,
 }
 
 /// Reads messages and decides about them.
@@ -100,6 +103,7 @@ impl Station {
         let topics = Topics::ensure(&settings).await?;
         let feed = Feed::new(cache.clone(), topics.clone());
         let stats = Arc::new(Stats::default());
+        dagwright_bus::metrics::observe(&stats, &topics);
         let (instance, requests) = Instance::start(settings.clone(), topics.clone(), feed, stats.clone()).await?;
         let ledger = SharedLedger::new(cache, instance.committer(), instance.owned(), topics.clone());
         let producer = Producer::new(&settings, topics.clone()).await?;
@@ -145,9 +149,12 @@ async fn take(mut requests: Requests, mut desk: Desk, committer: Committer, serv
         tokio::select! {
             biased;
             Some(outcome) = committing.next() => {
-                let Outcome { committed, accepted, accepting } = outcome;
+                let Outcome { committed, accepted, accepting, note } = outcome;
                 if let Some((request, epoch)) = accepting {
                     desk.accepting.end(&request, epoch);
+                }
+                if committed.is_ok() {
+                    note.tell();
                 }
                 match (committed, accepted) {
                     (Ok(()), Some(record)) => desk.take_on(record, &service).await?,
@@ -168,7 +175,7 @@ async fn take(mut requests: Requests, mut desk: Desk, committer: Committer, serv
                         Ok(outcome) => outcome.visible().await,
                         Err(error) => Err(error),
                     };
-                    Outcome { committed, accepted: decision.accepted, accepting }
+                    Outcome { committed, accepted: decision.accepted, accepting, note: decision.note }
                 }));
             }
         }
@@ -215,20 +222,24 @@ async fn follow_ownership(mut owned: watch::Receiver<Arc<Owned>>, topics: Topics
 impl Desk {
     /// Decides what becomes of a message.
     async fn decide(&mut self, received: Received) -> Result<Decision> {
-        let done = |records| Decision {
+        let requester = self.requester(&received);
+        let mut note = Note::of(&received, requester.name.as_deref());
+        let done = |records, note| Decision {
             commit: Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records },
             accepted: None,
+            note,
         };
-        let buried = |code, reason: &str| done(vec![received.dead_letter(code, reason)]);
+        let buried =
+            |code, reason: &str, note: Note| done(vec![received.dead_letter(code, reason)], note.refused(code));
         if !received.headers_readable {
-            return Ok(buried(Code::RequestInvalid, "a header's name is not text"));
+            return Ok(buried(Code::RequestInvalid, "a header's name is not text", note));
         }
         let headers: Vec<(&str, &[u8])> =
             received.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?))).collect();
         let body = received.value.as_deref().unwrap_or_default();
         let read = match request::decode(Message { binding: Binding::Kafka, headers: &headers, body }) {
             Ok(read) => read,
-            Err(error) => return Ok(buried(error.code(), &error.to_string())),
+            Err(error) => return Ok(buried(error.code(), &error.to_string(), note)),
         };
         // Without a name it is the record that it is, or that it was first: to replay it twice is to send one request.
         let place = || {
@@ -239,10 +250,11 @@ impl Desk {
             }
         };
         let identity = read.identity.unwrap_or_else(place);
-        let requester = self.requester(&received);
         let name = requester.name.clone();
         let (admission, known) = (self.admission.clone(), identity.clone());
         let (request, traceparent) = (read.request, read.traceparent.clone());
+        note.entry.action = request.action.as_str().into();
+        note.entry.traced(traceparent.as_deref());
         let admitted = tokio::task::spawn_blocking(move || {
             let admitted = admission.admit(&request, known, traceparent, &requester);
             admitted.map_err(|rejected| (rejected, pipeline_of(&request)))
@@ -253,11 +265,12 @@ impl Desk {
             Err((rejected, pipeline)) => {
                 let (code, reason) = rejected.reason();
                 let letter = received.dead_letter(code, &reason);
-                let Some(pipeline) = pipeline else { return Ok(done(vec![letter])) };
+                let Some(pipeline) = pipeline else { return Ok(done(vec![letter], note.refused(code))) };
                 let request = RequestId::derive(&pipeline, &identity.source, &identity.id);
+                (note.entry.request_id, note.entry.pipeline) = (Some(request.0.clone()), Some(pipeline.clone()));
                 if self.is_taken_on(request, received.ownership.epoch()).await? {
                     // A repeat of what was fine when it came: that one has its outcome.
-                    return Ok(done(Vec::new()));
+                    return Ok(done(Vec::new(), note.repeated()));
                 }
                 let refused = event::refused(Refusal {
                     pipeline: &pipeline,
@@ -267,9 +280,11 @@ impl Desk {
                     traceparent: read.traceparent.as_deref(),
                     problem: in_short(rejected.problem()),
                 });
-                return Ok(done(vec![letter, told(&refused)]));
+                return Ok(done(vec![letter, told(&refused)], note.refused(code)));
             }
         };
+        (note.entry.request_id, note.entry.pipeline) = (Some(request.0.clone()), Some(accepted.pipeline.clone()));
+        note.entry.traced(accepted.traceparent.as_deref());
         let is_at_home = received.ownership.topic() == self.topics.requests
             && received.ownership.partition() == self.topics.home(&accepted.pipeline);
         if !is_at_home {
@@ -279,11 +294,11 @@ impl Desk {
                 forwarded.headers.retain(|(header, _)| header != REQUESTER);
                 forwarded.headers.push((REQUESTER.into(), name.map(String::into_bytes)));
             }
-            return Ok(done(vec![forwarded]));
+            return Ok(done(vec![forwarded], note));
         }
         let epoch = received.ownership.epoch();
         if self.accepting.contains(&request, epoch) {
-            return Ok(done(Vec::new()));
+            return Ok(done(Vec::new(), note.repeated()));
         }
         let at = now_ms();
         let body = RecordBody::Accepted(Box::new(accepted));
@@ -293,10 +308,10 @@ impl Desk {
         match records {
             Ok(records) => {
                 self.accepting.begin(request, epoch);
-                Ok(Decision { accepted: Some(record), ..done(records) })
+                Ok(Decision { accepted: Some(record), ..done(records, note.accepted()) })
             }
             // A repeat: the first one has its outcome.
-            Err(StoreError::Conflict { .. }) => Ok(done(Vec::new())),
+            Err(StoreError::Conflict { .. }) => Ok(done(Vec::new(), note.repeated())),
             Err(error) => Err(error.into()),
         }
     }

@@ -1,7 +1,8 @@
 //! The settings that are in force: some change while the daemon runs.
 //!
-//! SIGHUP reads the configuration again. The log's level, the limits and the tokens change at once; what else differs needs
-//! a restart, which the log says. A configuration that is not valid changes nothing.
+//! SIGHUP reads the configuration again, with the files that it names. The log's level, the limits, the tokens and the
+//! certificate change at once; what else differs needs a restart, which the log says. A configuration that is not valid
+//! changes nothing.
 
 use std::{
     path::PathBuf,
@@ -14,13 +15,16 @@ use dagwright_agents::Service;
 
 use crate::{
     config::{Config, Error, Settings},
-    http::auth::Gate,
+    http::{auth::Gate, tls::Certificate},
     serve::limits,
     telemetry::LogLevel,
 };
 
 /// Settings that take effect without a restart, by the start of their keys.
 const RELOADED: [&str; 4] = ["log.level", "limits.", "http.tokens.", "http.requests_per_second"];
+
+/// Those that do where the service spoke TLS before, and does so still.
+const RELOADED_TLS: &str = "http.tls.";
 
 /// The settings in force.
 pub(crate) struct Live {
@@ -44,7 +48,7 @@ impl Live {
     }
 
     /// Reads the configuration again; a process that takes no requests on has no service.
-    pub(crate) fn reload(&self, gate: &Gate, service: Option<&Service>) {
+    pub(crate) fn reload(&self, gate: &Gate, certificate: Option<&Certificate>, service: Option<&Service>) {
         let roles = &self.now().agents.roles;
         let read =
             || Ok((Config::load_service(self.file.as_deref(), Some(roles))?, Settings::read(self.file.as_deref())?));
@@ -58,16 +62,25 @@ impl Live {
         if let Err(error) = gate.change(&config.http) {
             tracing::error!(%error, "the tokens stay as they are");
         }
+        let tls = certificate.zip(config.http.tls.as_ref());
+        if let Some((certificate, tls)) = &tls
+            && let Err(error) = certificate.change(tls)
+        {
+            tracing::error!(%error, "the certificate stays as it is");
+        }
+        let is_reloaded = |key: &str| {
+            RELOADED.iter().any(|start| key.starts_with(start)) || (tls.is_some() && key.starts_with(RELOADED_TLS))
+        };
         if let Some(service) = service {
             service.set_limits(limits(&config));
         }
+        let later: Vec<_> = self.first.differences(&settings).into_iter().filter(|key| !is_reloaded(key)).collect();
         let mut next = Config::clone(&self.now());
         next.log.level = config.log.level;
         next.limits = config.limits;
         next.http.tokens = config.http.tokens;
         next.http.requests_per_second = config.http.requests_per_second;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
-        let later: Vec<_> = self.first.differences(&settings).into_iter().filter(|key| !is_reloaded(key)).collect();
         if later.is_empty() {
             tracing::info!("configuration reloaded");
         } else {
@@ -92,8 +105,4 @@ fn refuse(error: &Error) {
 fn chain(error: &Error) -> String {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn is_reloaded(key: &str) -> bool {
-    RELOADED.iter().any(|start| key.starts_with(start))
 }

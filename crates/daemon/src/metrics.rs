@@ -5,6 +5,7 @@ mod tests;
 
 use std::{sync::LazyLock, time::Duration};
 
+use dagwright_model::record::Ingress;
 use dagwright_telemetry::metric::{Appears, FAST_SECONDS, Label, Metric};
 use opentelemetry::{
     KeyValue, global,
@@ -26,6 +27,19 @@ const HTTP_SECONDS: Metric = Metric::histogram(
     "How long it took until an answer began.",
 )
 .labels(&[ROUTE, METHOD]);
+const REFUSED: Metric = Metric::counter(
+    "dagwright_requests_refused_total",
+    "{request}",
+    "Calls over HTTP and messages from Kafka that were refused, by the code that they were refused with.",
+)
+.labels(&[Label::of("ingress", &["http", "kafka"]), Label::few("code", "the codes of docs/errors")])
+.appears(Appears::After("the first refusal"));
+const CONNECTIONS: Metric = Metric::gauge("dagwright_http_connections_open", "{connection}", "Open connections.");
+const CONNECTIONS_MAX: Metric = Metric::gauge(
+    "dagwright_http_connections_max",
+    "{connection}",
+    "How many connections may be open; further ones wait.",
+);
 pub(crate) const BUILD: Metric =
     Metric::gauge("dagwright_build_info", "", "1, with the version that runs.").labels(&[VERSION]);
 pub(crate) const RSS: Metric = proc(Metric::gauge("process_resident_memory_bytes", "By", "Resident memory."));
@@ -39,13 +53,15 @@ pub(crate) const START: Metric =
 const VERSION: Label = Label::few("version", "the one that runs");
 
 #[cfg(test)]
-const TABLE: &[Metric] = &[HTTP_REQUESTS, HTTP_SECONDS, BUILD, RSS, CPU, FDS, THREADS, START];
+const TABLE: &[Metric] =
+    &[HTTP_REQUESTS, HTTP_SECONDS, REFUSED, CONNECTIONS, CONNECTIONS_MAX, BUILD, RSS, CPU, FDS, THREADS, START];
 
 /// Every metric, by the crate that measures it.
 #[cfg(test)]
 pub(crate) const ALL: [(&str, &[Metric]); 5] = [
     ("agents", dagwright_agents::metrics::TABLE),
     ("engine", dagwright_engine::metrics::TABLE),
+    ("bus", dagwright_bus::metrics::TABLE),
     ("store", dagwright_store::metrics::TABLE),
     ("daemon", TABLE),
     ("webhooks", crate::outlets::metrics::TABLE),
@@ -54,11 +70,16 @@ pub(crate) const ALL: [(&str, &[Metric]); 5] = [
 struct Instruments {
     requests: Counter<u64>,
     seconds: Histogram<f64>,
+    refused: Counter<u64>,
 }
 
 static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
     let meter = global::meter("dagwright");
-    Instruments { requests: HTTP_REQUESTS.to_counter(&meter), seconds: HTTP_SECONDS.to_histogram(&meter) }
+    Instruments {
+        requests: HTTP_REQUESTS.to_counter(&meter),
+        seconds: HTTP_SECONDS.to_histogram(&meter),
+        refused: REFUSED.to_counter(&meter),
+    }
 });
 
 /// Makes every series that can be there from the start.
@@ -84,6 +105,23 @@ pub(crate) fn answered(route: Option<&str>, method: &str, status: u16, took: Dur
     let method = KeyValue::new(METHOD.name, method);
     INSTRUMENTS.seconds.record(took.as_secs_f64(), &[route.clone(), method.clone()]);
     INSTRUMENTS.requests.add(1, &[route, method, KeyValue::new("status", i64::from(status))]);
+}
+
+/// Counts what was refused. `code` is one of docs/errors.
+pub(crate) fn refused(ingress: Ingress, code: &str) {
+    let ingress = match ingress {
+        Ingress::CommandLine => return,
+        Ingress::Http => "http",
+        Ingress::Kafka => "kafka",
+    };
+    INSTRUMENTS.refused.add(1, &[KeyValue::new("ingress", ingress), KeyValue::new("code", code.to_owned())]);
+}
+
+/// Shows how many connections are open from now on, and how many may be.
+pub(crate) fn observe_connections(open: impl Fn() -> usize + Send + Sync + 'static, max: usize) {
+    let meter = global::meter("dagwright");
+    CONNECTIONS.observe_gauge(&meter, move |observer| observer.observe(open() as u64, &[]));
+    CONNECTIONS_MAX.observe_gauge(&meter, move |observer| observer.observe(max as u64, &[]));
 }
 
 const fn proc(metric: Metric) -> Metric {

@@ -62,7 +62,7 @@ pub(crate) fn problem(error: &anyhow::Error) -> Problem {
     } else if error.is::<config::Error>() {
         (Code::ConfigInvalid, "config/default.toml lists every setting")
     } else if error.is::<auth::Unusable>() {
-        (Code::ConfigInvalid, "set each variable to a token of its own, as `openssl rand -hex 32` makes them")
+        (Code::ConfigInvalid, "give each caller a token of their own, as `openssl rand -hex 32` makes them")
     } else if error.is::<Unusable>() {
         (Code::SpecUnreadable, "check the path")
     } else if error.chain().any(|cause| cause.is::<std::io::Error>()) {

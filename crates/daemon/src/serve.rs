@@ -32,7 +32,7 @@ use crate::{
     crew,
     desk::{STORE_WAIT, bounds, task_program},
     exit::Exit,
-    http::{self, auth::Gate, events::STREAMS_MAX},
+    http::{self, auth::Gate, events::STREAMS_MAX, tls::Certificate},
     kafka::{self, Station},
     live::Live,
     outlets::{self, Events, Outlets},
@@ -71,6 +71,8 @@ pub(crate) struct State {
     pub(crate) metrics: Registry,
     /// Who may call.
     pub(crate) gate: Arc<Gate>,
+    /// What callers are shown; `None` where they call without TLS.
+    pub(crate) certificate: Option<Arc<Certificate>>,
     /// How many streams of events there may still be.
     pub(crate) streams: Arc<Semaphore>,
     /// Cancelled when streams of events are to end.
@@ -140,6 +142,7 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
         live: Live::new(common.config.clone(), config.clone(), telemetry.level.clone())?,
         metrics: telemetry.registry.clone(),
         gate: Arc::new(Gate::new(&config.http)?),
+        certificate: config.http.tls.as_ref().map(Certificate::read).transpose()?.map(Arc::new),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         closing: CancellationToken::new(),
     });
@@ -244,6 +247,6 @@ pub(crate) fn limits(config: &Config) -> Limits {
 async fn reload(state: Arc<State>) {
     let mut requests = reload_requested();
     while requests.next().await {
-        state.live.reload(&state.gate, Some(&state.service));
+        state.live.reload(&state.gate, state.certificate.as_deref(), Some(&state.service));
     }
 }

@@ -8,7 +8,10 @@
 mod json;
 mod process;
 
-use std::{io, time::Duration};
+use std::{
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use dagwright_telemetry::export::{self, Settings};
@@ -17,12 +20,14 @@ use opentelemetry_sdk::{metrics::SdkMeterProvider, trace::SdkTracerProvider};
 use prometheus::Registry;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry as Spans,
-    layer::SubscriberExt,
+    filter::{FilterExt, LevelFilter, Targets, filter_fn},
+    layer::{Filter, SubscriberExt},
     reload::{self, Handle},
     util::SubscriberInitExt,
 };
 
 use crate::{
+    audit,
     config::{Config, Log, LogFormat},
     metrics,
 };
@@ -58,10 +63,13 @@ impl Telemetry {
         let traces = settings.traces()?;
         let (filter, level) = reload::Layer::new(filter(&config.log)?);
         let lines = match config.log.format {
-            LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(io::stderr).boxed(),
+            LogFormat::Text => {
+                let colours = io::stderr().is_terminal();
+                tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(io::stderr).boxed()
+            }
             LogFormat::Json => json::Lines::new(io::stderr).boxed(),
         };
-        Spans::default().with(lines.with_filter(filter)).with(export::layer(&traces)).init();
+        Spans::default().with(lines.with_filter(audited(filter, config.log.audit))).with(export::layer(&traces)).init();
 
         let registry = Registry::new();
         // Names are written as Prometheus wants them, so that they are the same everywhere.
@@ -107,10 +115,57 @@ impl LogLevel {
     }
 }
 
+/// Sees to it that audit lines are there whatever else is, or never.
+fn audited(
+    filter: impl Filter<Spans> + Send + Sync + 'static,
+    is_wanted: bool,
+) -> Box<dyn Filter<Spans> + Send + Sync> {
+    if is_wanted {
+        // None of them is below this level.
+        Box::new(filter.or(Targets::new().with_target(audit::TARGET, LevelFilter::INFO)))
+    } else {
+        Box::new(filter.and(filter_fn(|about| about.target() != audit::TARGET)))
+    }
+}
+
 /// What is logged: as `RUST_LOG` says, else as configured.
 fn filter(log: &Log) -> Result<EnvFilter> {
     match EnvFilter::try_from_default_env() {
         Ok(filter) => Ok(filter),
         Err(_) => log.filter().context("log.level is not valid"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::{EnvFilter, Layer, Registry as Spans, layer::SubscriberExt, reload};
+
+    use super::{audited, json};
+
+    /// Returns the messages that are logged where `level` is, after a reload to it from another.
+    fn logged(level: &str, audit: bool) -> Vec<String> {
+        let sink = json::tests::Sink::default();
+        let (filter, handle) = reload::Layer::new(EnvFilter::new("trace"));
+        let lines = json::Lines::new(sink.clone()).with_filter(audited(filter, audit));
+        tracing::subscriber::with_default(Spans::default().with(lines), || {
+            handle.reload(EnvFilter::new(level)).expect("it is there");
+            tracing::info!(target: "audit", "asked");
+            tracing::warn!(target: "audit", "refused");
+            tracing::info!("plain");
+            tracing::error!("failed");
+        });
+        sink.lines().iter().map(|line| line["message"].as_str().expect("text").to_owned()).collect()
+    }
+
+    #[test]
+    fn audit_lines_are_there_whatever_the_level_is_unless_they_are_not_wanted() {
+        for level in ["error", "off", "audit=off,error"] {
+            let found = logged(level, true);
+            assert!(found.starts_with(&["asked".into(), "refused".into()]), "{level}: {found:?}");
+            assert!(!found.contains(&"plain".to_owned()), "{level}: {found:?}");
+        }
+        assert_eq!(logged("info", true), ["asked", "refused", "plain", "failed"]);
+        assert_eq!(logged("info", false), ["plain", "failed"]);
+        assert_eq!(logged("audit=info", false), Vec::<String>::new());
     }
 }

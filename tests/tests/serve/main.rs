@@ -3,6 +3,7 @@
 mod commands;
 mod endings;
 mod manners;
+mod secure;
 
 use std::path::Path;
 

@@ -27,11 +27,12 @@ use crate::{
     admission::Admission,
     api::{Page, Request},
     cli::Common,
-    client::{self, Client},
+    client::{self, Access, Client},
     config::{BusKind, Config, webhooks::Webhook},
     desk::task_program,
     exit::Exit,
-    http, kafka,
+    http::{auth::Gate, tls::Certificate},
+    kafka,
     output::Output,
     refusal, render,
 };
@@ -45,9 +46,8 @@ pub(crate) struct Doctor {
     /// Also ask the service there
     #[arg(long, env = "DAGWRIGHT_URL", value_name = "URL")]
     url: Option<url::Url>,
-    /// The variable that holds the token, where the service wants one
-    #[arg(long, value_name = "VARIABLE", default_value = "DAGWRIGHT_TOKEN")]
-    token_env: String,
+    #[command(flatten)]
+    access: Access,
 }
 
 /// What was found of one thing.
@@ -82,7 +82,7 @@ pub(crate) async fn execute(arguments: &Doctor, common: &Common, output: Output)
         findings.push(finding(&format!("webhook {name}"), webhook_at(webhook).await));
     }
     if let Some(url) = &arguments.url {
-        let service = client::Service { url: url.clone(), token_env: arguments.token_env.clone() };
+        let service = client::Service { url: url.clone(), access: arguments.access.clone() };
         findings.push(finding("service", service_at(&service).await));
     }
     for finding in &findings {
@@ -126,8 +126,8 @@ impl From<dagwright_bus::kafka::Finding> for Finding {
 
 /// Checks what only using a setting shows.
 fn settings(config: &Config) -> Result<String> {
-    http::auth::Gate::new(&config.http)?;
-    config.http.tls.as_ref().map(http::tls::server).transpose()?;
+    Gate::new(&config.http)?;
+    config.http.tls.as_ref().map(Certificate::read).transpose()?;
     let store = std::sync::Arc::new(MemoryStore::default());
     if let Err(message) = Admission::new(std::sync::Arc::new(config.clone()), store) {
         let hint = "config/default.toml shows what a glob looks like".into();

@@ -362,7 +362,6 @@ mod tests {
                 "http.listen: invalid socket address syntax (it is a string from FILE)",
                 "http.requests_per_second: it takes an unsigned 64 bit or less integer (it is an integer from FILE)",
                 r#"http.tokens.a.scopes[1]: "wriet" is none of the words that it takes (it is a string from FILE)"#,
-                "http.tokens.a.token_env: it has no value",
                 "lgo: there is no such setting (it is a table from FILE)",
                 r#"negotiation.deadline: "soon" is not a time span such as 30s, 15m, 12h or 1d (it is a string from FILE)"#,
                 "store.paht: there is no such setting (it is a string from FILE)",

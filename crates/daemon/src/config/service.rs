@@ -8,7 +8,7 @@ use glob::Pattern;
 use url::Url;
 
 use super::{
-    CONNECTION_PREFIX, Config, Error,
+    CONNECTION_PREFIX, Config, Error, TokenFault,
     diagnose::{self, Diagnostic},
     layers,
     webhooks::WEBHOOKS_MAX,
@@ -40,11 +40,10 @@ impl Config {
         for (key, message, hint) in self.agents.faults(self.bus.kind) {
             fault(key, message, hint);
         }
-        for (name, token) in &self.http.tokens {
-            if env::var_os(&token.token_env).is_none_or(|token| token.is_empty()) {
-                let message = format!("the token is taken from {}, which is not set", token.token_env);
-                fault(format!("http.tokens.{name}.token_env"), message, "set the variable where the daemon starts");
-            }
+        for TokenFault { key, message, hint } in
+            self.http.token_values(|variable| env::var(variable).ok()).err().into_iter().flatten()
+        {
+            fault(key, message, hint);
         }
         for (index, glob) in self.uris.allow.iter().enumerate() {
             if let Err(error) = Pattern::new(glob) {

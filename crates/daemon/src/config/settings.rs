@@ -57,10 +57,28 @@ impl Settings {
     }
 }
 
-/// Takes out of a URL what only its owner may know: user, password, and what follows `?` but for harmless words.
+/// What librdkafka's names of secrets have among their words.
+const SECRET_WORDS: [&str; 9] = ["password", "passwd", "secret", "token", "key", "pem", "jaas", "assertion", "config"];
+
+/// How the names end of what only says where a secret is.
+const PLACES: [&str; 3] = ["location", "file", "path"];
+
+/// Tells whether a property of librdkafka's holds a secret, by its name.
+fn is_secret_property(key: &str) -> bool {
+    let Some(name) = key.strip_prefix("kafka.properties.") else { return false };
+    let words: Vec<_> = name.split(['.', '_', '-']).map(str::to_ascii_lowercase).collect();
+    words.iter().any(|word| SECRET_WORDS.contains(&word.as_str()))
+        && !words.last().is_some_and(|word| PLACES.contains(&word.as_str()))
+}
+
+/// Takes out a secret; out of a URL what only its owner may know: user, password, and what follows `?` but for harmless words.
 fn mask(key: &str, value: &mut Value) {
     const HARMLESS: [&str; 4] = ["sslmode", "connect_timeout", "application_name", "target_session_attrs"];
     const MASK: &str = "***";
+    if is_secret_property(key) {
+        *value = MASK.into();
+        return;
+    }
     let text = match &mut value.kind {
         ValueKind::String(text) => text,
         ValueKind::Array(values) => return values.iter_mut().for_each(|value| mask(key, value)),
@@ -138,6 +156,34 @@ mod tests {
         let settings = settings("[webhooks.w]\nurl = \"https://h:8443/services/hunter2?key=hunter2\"").masked();
         let found = settings.iter().find(|(key, ..)| key == "webhooks.w.url").unwrap();
         assert_eq!(found.1.clone().into_string().unwrap(), "https://h:8443/***?key=***");
+    }
+
+    #[test]
+    fn secrets_of_kafka_are_masked_by_their_names() {
+        let settings = settings(
+            "[kafka.properties]\nsasl.username = \"u\"\nsasl.password = \"hunter2\"\n\"sasl.oauthbearer.client.secret\" = 22\n\
+             ssl.key.password = \"hunter2\"\nssl.key.pem = \"hunter2\"\nssl.key.location = \"/k\"\n\
+             sasl.oauthbearer.config = \"hunter2\"\nsasl.oauthbearer.token.endpoint.url = \"https://u:hunter2@h/\"\n\
+             security.protocol = \"sasl_ssl\"\n\"ssl_key\" = \"hunter2\"\n",
+        );
+        let shown: Vec<_> = settings
+            .masked()
+            .into_iter()
+            .filter_map(|(key, value, _)| Some(format!("{} {value}", key.strip_prefix("kafka.properties.")?)))
+            .collect();
+        let wanted = [
+            "sasl.oauthbearer.client.secret ***",
+            "sasl.oauthbearer.config ***",
+            "sasl.oauthbearer.token.endpoint.url ***",
+            "sasl.password ***",
+            "sasl.username u",
+            "security.protocol sasl_ssl",
+            "ssl.key.location /k",
+            "ssl.key.password ***",
+            "ssl.key.pem ***",
+            "ssl_key ***",
+        ];
+        assert_eq!(shown, wanted);
     }
 
     #[test]

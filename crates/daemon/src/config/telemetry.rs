@@ -11,6 +11,8 @@ pub(crate) struct Log {
     pub(crate) format: LogFormat,
     /// A level, or what `RUST_LOG` may hold; that variable wins.
     pub(crate) level: String,
+    /// Whether audit lines are there, whatever the level is.
+    pub(crate) audit: bool,
 }
 
 /// What a line of the log is.

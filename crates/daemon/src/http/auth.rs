@@ -5,7 +5,6 @@
 //! able to call either, neither across sites nor by a name that it has made to point here.
 
 use std::{
-    collections::BTreeMap,
     env,
     marker::PhantomData,
     net::IpAddr,
@@ -29,11 +28,9 @@ use url::Url;
 use super::{fault::Fault, limit::Limiter};
 use crate::{
     admission::Requester,
-    config::{Http, Scope},
+    audit::{Entry, Outcome},
+    config::{Http, Scope, Token, TokenFault},
 };
-
-/// The fewest characters of a token: what somebody could guess is none.
-const TOKEN_LENGTH_MIN: usize = 16;
 
 /// Knows the tokens, and how much each caller may send.
 pub(crate) struct Gate {
@@ -69,16 +66,10 @@ pub(crate) struct Submit;
 /// Cancel and approve.
 pub(crate) struct Operate;
 
-/// Says why tokens cannot be used.
+/// Says why tokens cannot be used: everything that is wrong with any of them.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unusable {
-    #[error("http.tokens.{name} takes its token from {variable}, which is not set")]
-    Missing { name: String, variable: String },
-    #[error("http.tokens.{name}: the token in {variable} has fewer than {TOKEN_LENGTH_MIN} characters")]
-    Short { name: String, variable: String },
-    #[error("http.tokens.{name} and http.tokens.{other} have the same token")]
-    Twice { name: String, other: String },
-}
+#[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.key, fault.message)).collect::<Vec<_>>().join("; "))]
+pub(crate) struct Unusable(Vec<TokenFault>);
 
 /// What callers are known by.
 struct Keys {
@@ -108,15 +99,15 @@ impl Allowance for Operate {
 // === impl Gate ===
 
 impl Gate {
-    /// Reads the tokens from the environment.
+    /// Reads the tokens from the environment and their files.
     ///
     /// # Errors
-    /// When one is missing, short, or another's.
+    /// When any of them is missing, short, or another's; all that are.
     pub(crate) fn new(http: &Http) -> Result<Self, Unusable> {
         Self::with(http, |variable| env::var(variable).ok())
     }
 
-    /// Reads the tokens from variables.
+    /// Reads the tokens from variables and their files.
     pub(super) fn with(http: &Http, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Unusable> {
         Ok(Self { keys: RwLock::new(Arc::new(Keys::new(http, variable)?)) })
     }
@@ -140,20 +131,16 @@ impl Gate {
 
 impl Keys {
     fn new(http: &Http, read: impl Fn(&str) -> Option<String>) -> Result<Self, Unusable> {
-        let mut tokens: Vec<Key> = Vec::new();
-        let mut seen: BTreeMap<[u8; 32], String> = BTreeMap::new();
-        for (name, token) in &http.tokens {
-            let (name, variable) = (name.clone(), token.token_env.clone());
-            let Some(text) = read(&variable) else { return Err(Unusable::Missing { name, variable }) };
-            if text.chars().count() < TOKEN_LENGTH_MIN {
-                return Err(Unusable::Short { name, variable });
-            }
-            let digest = digest(&text);
-            if let Some(other) = seen.insert(digest, name.clone()) {
-                return Err(Unusable::Twice { name, other });
-            }
-            tokens.push(Key { digest, name, scopes: token.scopes.clone(), namespaces: token.namespaces.clone() });
+        let values = http.token_values(read).map_err(Unusable)?;
+        for file in http.token_files_open_to_all() {
+            tracing::warn!(file = %file.display(), "every user of this machine can read the file of a token");
         }
+        let key = |(name, token): (&String, &Token)| {
+            let digest = digest(values.get(name)?);
+            let (scopes, namespaces) = (token.scopes.clone(), token.namespaces.clone());
+            Some(Key { digest, name: name.clone(), scopes, namespaces })
+        };
+        let tokens = http.tokens.iter().filter_map(key).collect();
         Ok(Self { tokens, limiter: Limiter::new(http.requests_per_second) })
     }
 
@@ -207,6 +194,11 @@ impl Caller {
             namespaces: self.namespaces.clone(),
             may_operate: self.scopes.contains(&Scope::Operate),
         }
+    }
+
+    /// Begins a line of the audit log.
+    pub(crate) fn asks(&self, action: &str) -> Entry {
+        Entry { caller: self.shown().into(), peer: self.peer, action: action.into(), ..Entry::default() }
     }
 
     /// Returns the name for logs and for the source of what has no id of its own.
@@ -287,8 +279,14 @@ pub(super) async fn guard<B: MessageBody + 'static>(
 }
 
 fn refused(caller: &str, peer: Option<IpAddr>, method: &str, path: &str, fault: &Fault) {
-    let peer = peer.map(tracing::field::display);
-    tracing::warn!(target: "audit", caller, peer, method, path, code = fault.code(), outcome = "refused", "not let in");
+    let action = format!("{method} {path}");
+    Entry { caller: caller.into(), peer, action, ..Entry::default() }.write(Outcome::Refused(fault.code()));
+}
+
+/// Writes down whose connection was ended before it asked for anything.
+pub(super) fn cut_off(peer: Option<IpAddr>, code: Code) {
+    let action = "connect".into();
+    Entry { caller: "unknown".into(), peer, action, ..Entry::default() }.write(Outcome::Refused(&code.to_string()));
 }
 
 /// Refuses what a browser was led to send: a request of another site, or one to a name that is not this machine's.

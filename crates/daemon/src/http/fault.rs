@@ -33,6 +33,9 @@ pub(crate) struct Fault {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
+/// The code that an answer tells, for whoever counts answers.
+pub(super) struct Told(pub(super) String);
+
 // === impl Fault ===
 
 impl Fault {
@@ -134,7 +137,10 @@ impl ResponseError for Fault {
         }
         // Texts and numbers: there is nothing to fail on.
         let body = serde_json::to_vec(&self.details).unwrap_or_default();
-        response.insert_header((header::CACHE_CONTROL, "no-store")).content_type(MEDIA_TYPE).body(body)
+        let mut response =
+            response.insert_header((header::CACHE_CONTROL, "no-store")).content_type(MEDIA_TYPE).body(body);
+        response.extensions_mut().insert(Told(self.details.code.clone()));
+        response
     }
 }
 

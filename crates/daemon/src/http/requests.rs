@@ -7,12 +7,15 @@ use actix_web::{
     http::header,
     web::{Data, Json, Path, Payload, Query},
 };
-use dagwright_agents::service::Submitted;
+use dagwright_agents::{
+    metrics::{self, Answer},
+    service::Submitted,
+};
 use dagwright_bus::kafka::Producer;
 use dagwright_model::{
     code::Code,
     id::RequestId,
-    record::{EventIdentity, RecordBody},
+    record::{EventIdentity, Ingress, RecordBody},
     request::Request,
 };
 use dagwright_store::{RequestState, RequestSummary};
@@ -30,8 +33,9 @@ use super::{
     page, read,
 };
 use crate::{
-    admission::Admitted,
+    admission::{self, Admitted},
     api::{self, Page, Receipt, Said, Stopping, Story},
+    audit::{Entry, Outcome},
     kafka, render,
     serve::State,
     story,
@@ -90,36 +94,27 @@ pub(super) async fn submit(
     http: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, Fault> {
-    let taken = take(&caller, &state, &http, payload).await;
-    let (outcome, what) = match &taken {
-        Ok((receipt, action)) if receipt.repeated => ("repeated", Some((receipt, action))),
-        Ok((receipt, action)) => ("accepted", Some((receipt, action))),
-        Err(_) => ("refused", None),
-    };
-    tracing::info!(
-        target: "audit",
-        caller = caller.shown(),
-        peer = caller.peer.map(tracing::field::display),
-        action = what.map_or("submit", |(_, action)| action),
-        pipeline = what.map(|(receipt, _)| receipt.pipeline.as_str()),
-        request_id = what.map(|(receipt, _)| receipt.request_id.0.as_str()),
-        code = taken.as_ref().err().map(Fault::code),
-        outcome,
-        "a request was sent"
-    );
-    let (receipt, _) = taken?;
+    let mut entry = caller.asks("submit");
+    let taken = take(&caller, &state, &http, payload, &mut entry).await;
+    entry.write(match &taken {
+        Ok(receipt) if receipt.repeated => Outcome::Repeated,
+        Ok(_) => Outcome::Accepted,
+        Err(fault) => Outcome::Refused(fault.code()),
+    });
+    let receipt = taken?;
     let location = (header::LOCATION, format!("{}/requests/{}", api::ROOT, receipt.request_id));
     let mut response = if receipt.repeated { HttpResponse::Ok() } else { HttpResponse::Accepted() };
     Ok(response.insert_header(location).json(receipt))
 }
 
-/// Takes a request on, and tells which action it is.
+/// Takes a request on, and notes in `entry` what it is.
 async fn take(
     caller: &Caller,
     state: &Data<State>,
     http: &HttpRequest,
     payload: Payload,
-) -> Result<(Receipt, &'static str), Fault> {
+    entry: &mut Entry,
+) -> Result<Receipt, Fault> {
     let body = body::read(http, payload, state).await?;
     let headers: Vec<_> = http.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let received = request::decode(Message { binding: Binding::Http, headers: &headers, body: &body })?;
@@ -130,12 +125,16 @@ async fn take(
             id: key(http)?.unwrap_or_else(|| Uuid::now_v7().to_string()),
         },
     };
-    let action = received.request.action.as_str();
+    entry.action = received.request.action.as_str().into();
+    entry.traced(received.traceparent.as_deref());
     let (admitting, requester) = (state.clone(), caller.requester());
     let asked = received.request.clone();
     let admit = move || admitting.admission.admit(&received.request, identity, received.traceparent, &requester);
-    let admitted = actix_web::web::block(admit).await.map_err(|_| Fault::internal(Code::Internal))??;
+    let admitted = actix_web::web::block(admit).await.map_err(|_| Fault::internal(Code::Internal))?;
+    let admitted = admitted.inspect_err(|_| entry.pipeline = admission::pipeline_of(&asked))?;
     let (request_id, pipeline) = (admitted.request.clone(), admitted.accepted.pipeline.clone());
+    (entry.request_id, entry.pipeline) = (Some(request_id.0.clone()), Some(pipeline.clone()));
+    entry.traced(admitted.accepted.traceparent.as_deref());
     let run_key = admitted.accepted.run_key();
     let repeated = match &state.ingress {
         None => state.service.submit(admitted.request, admitted.accepted).await? == Submitted::Repeated,
@@ -156,7 +155,7 @@ async fn take(
         }
     }
     let links = api::request_links(&request_id, &pipeline, None, false);
-    Ok((Receipt { request_id, pipeline, repeated, links }, action))
+    Ok(Receipt { request_id, pipeline, repeated, links })
 }
 
 /// Hands a request on to whoever acts for its pipeline; returns whether it is known already.
@@ -169,11 +168,13 @@ async fn hand_on(
 ) -> Result<bool, Fault> {
     let id = admitted.request.clone();
     if super::read(state, move |register| register.request(&id)).await?.is_some() {
+        metrics::received(Ingress::Http, Answer::Repeated);
         return Ok(true);
     }
     let accepted = &admitted.accepted;
     let record = kafka::handed_on(accepted, asked, caller.name.as_deref());
     producer.produce(&record).await.map_err(|error| {
+        metrics::received(Ingress::Http, Answer::Refused);
         tracing::error!(%error, "could not hand a request on");
         Fault::new(
             actix_web::http::StatusCode::SERVICE_UNAVAILABLE,
@@ -316,34 +317,29 @@ pub(super) async fn explain(
 pub(super) async fn cancel(caller: May<Operate>, state: Data<State>, id: Path<String>) -> Result<HttpResponse, Fault> {
     let id = RequestId(id.into_inner());
     let known = summary(&state, &caller, &id).await;
-    let stopped = match known {
-        Ok(_) => stop(&caller, &state, id).await,
-        Err(fault) => Err(fault),
-    };
-    Ok(HttpResponse::Accepted().json(stopped?))
+    Ok(HttpResponse::Accepted().json(stop(&caller, &state, id, known).await?))
 }
 
-/// Asks a request to stop, and writes down who did.
-pub(super) async fn stop(caller: &Caller, state: &Data<State>, id: RequestId) -> Result<Stopping, Fault> {
-    let stopped = state.service.cancel(&id, caller.name.clone()).await.map_err(Fault::from);
-    audit(caller, "cancel", &id.0, stopped.as_ref().err());
+/// Asks a request to stop, if it is known, and writes down who did.
+pub(super) async fn stop(
+    caller: &Caller,
+    state: &Data<State>,
+    id: RequestId,
+    known: Result<RequestSummary, Fault>,
+) -> Result<Stopping, Fault> {
+    let mut entry = caller.asks("cancel");
+    entry.request_id = Some(id.0.clone());
+    if let Ok(known) = &known {
+        entry.about(known);
+    }
+    let stopped = match known {
+        Ok(_) => state.service.cancel(&id, caller.name.clone()).await.map_err(Fault::from),
+        Err(fault) => Err(fault),
+    };
+    entry.write(stopped.as_ref().err().map_or(Outcome::Done, |fault| Outcome::Refused(fault.code())));
     stopped?;
     let links = BTreeMap::from([("request".into(), format!("{}/requests/{id}", api::ROOT))]);
     Ok(Stopping { request_id: id, links })
-}
-
-/// Writes down who changed what.
-pub(super) fn audit(caller: &Caller, action: &str, subject: &str, fault: Option<&Fault>) {
-    tracing::info!(
-        target: "audit",
-        caller = caller.shown(),
-        peer = caller.peer.map(tracing::field::display),
-        action,
-        subject,
-        code = fault.map(Fault::code),
-        outcome = if fault.is_none() { "done" } else { "refused" },
-        "something was asked for"
-    );
 }
 
 /// Returns a request that the caller may see.

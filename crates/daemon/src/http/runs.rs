@@ -89,11 +89,9 @@ pub(super) async fn show(caller: May<Read>, state: Data<State>, id: Path<String>
 )]
 pub(super) async fn cancel(caller: May<Operate>, state: Data<State>, id: Path<String>) -> Result<HttpResponse, Fault> {
     let id = RequestId(id.into_inner());
-    let known = summary(&state, &caller, &id).await.ok();
-    if known.is_none_or(|summary| summary.run_started_at.is_none()) {
-        return Err(Fault::unknown("run", &id.0));
-    }
-    Ok(HttpResponse::Accepted().json(stop(&caller, &state, id).await?))
+    let known = summary(&state, &caller, &id).await.ok().filter(|summary| summary.run_started_at.is_some());
+    let known = known.ok_or_else(|| Fault::unknown("run", &id.0));
+    Ok(HttpResponse::Accepted().json(stop(&caller, &state, id, known).await?))
 }
 
 /// Folds the records of a run.

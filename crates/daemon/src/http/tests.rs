@@ -174,6 +174,7 @@ impl World {
             kafka: None,
             live: Live::new(None, config.clone(), LogLevel::detached()).expect("settings"),
             metrics: Registry::new(),
+            certificate: None,
             gate: Arc::new(Gate::with(&config.http, variable).expect("tokens")),
             config,
             service,

@@ -130,7 +130,7 @@ impl Visit for Fields<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{
         io::{self, Write},
         sync::{Arc, Mutex},
@@ -142,7 +142,14 @@ mod tests {
     use super::Lines;
 
     #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
+    pub(in crate::telemetry) struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Sink {
+        pub(in crate::telemetry) fn lines(&self) -> Vec<Value> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        }
+    }
 
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -165,8 +172,7 @@ mod tests {
     fn lines(log: impl FnOnce()) -> Vec<Value> {
         let sink = Sink::default();
         tracing::subscriber::with_default(Registry::default().with(Lines::new(sink.clone())), log);
-        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        sink.lines()
     }
 
     #[test]

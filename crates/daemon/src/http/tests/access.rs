@@ -202,5 +202,7 @@ fn tokens_that_cannot_be_told_apart_or_guessed_are_refused() {
     let mut twice = VALUES;
     twice[2].1 = VALUES[1].1;
     let told = with(&twice).expect("refused");
+    let both = with(&[VALUES[0], VALUES[1], ("BOB", "short"), VALUES[4]]).expect("refused");
+    assert!(both.contains("EVE, which is not set") && both.contains("http.tokens.bob"), "{both}");
     assert!(told.contains("the same token") && !told.contains("0123456789abcdef"), "{told}");
 }
