@@ -58,7 +58,7 @@ const TABLE: &[Metric] =
 
 /// Every metric, by the crate that measures it.
 #[cfg(test)]
-pub(crate) const ALL: [(&str, &[Metric]); 5] = [
+pub(crate) const ALL: [(&str, &[Metric]); 6] = [
     ("agents", dagwright_agents::metrics::TABLE),
     ("engine", dagwright_engine::metrics::TABLE),
     ("bus", dagwright_bus::metrics::TABLE),

@@ -10,6 +10,7 @@ use std::{
     fs,
     io::Write,
     net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt as _,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -21,7 +22,11 @@ use dagwright_model::{
     spec::Spec,
 };
 use dagwright_store::{SledStore, Store};
-use dagwright_tests::{Workspace, repository, tools};
+use dagwright_tests::{
+    Workspace, bin_dir, http,
+    kafka::{Kafka, Record as Produced},
+    repository, tools,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -32,6 +37,9 @@ use self::collector::{Collector, Span, get};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
+/// When `docs/metrics.md` says that metrics of Kafka are there.
+const WITH_KAFKA: &str = "with `bus.kind = \"kafka\"`";
+
 const TOKEN: &str = "a-token-that-nobody-guesses";
 
 const SPEC: &str = "\
@@ -114,11 +122,15 @@ impl Drop for Daemon {
     }
 }
 
+fn here(workspace: &Workspace) -> String {
+    workspace.path("").to_str().expect("a path").trim_end_matches('/').to_owned()
+}
+
 /// A workspace whose ledger has an accepted request.
 fn with_request() -> Workspace {
     let workspace = Workspace::new();
     workspace.write("numbers.csv", "n\n1\n2\n3\n");
-    let spec_text = SPEC.replace("HERE", workspace.path("").to_str().expect("a path").trim_end_matches('/'));
+    let spec_text = SPEC.replace("HERE", &here(&workspace));
     let spec = Spec::parse(&spec_text).expect("a valid spec");
     let accepted = Accepted {
         pipeline: spec.dag_id(),
@@ -140,6 +152,15 @@ fn with_request() -> Workspace {
     let store = SledStore::open(&workspace.path(".dagwright"), Duration::from_secs(60)).expect("a store");
     store.append(&[record]).expect("appends");
     workspace
+}
+
+/// Returns a worker program that writes down what it is asked to do, and in which trace, and then does it.
+fn watched_worker(workspace: &Workspace) -> String {
+    let (asked, task) = (workspace.path("asked"), bin_dir().join("dagwright-task"));
+    let script = format!("#!/bin/sh\necho \"$1 $TRACEPARENT\" >> {asked:?}\nexec {task:?} \"$@\"\n");
+    let worker = workspace.write("worker", script);
+    fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).expect("a program");
+    worker.to_string_lossy().into_owned()
 }
 
 /// The table of `docs/metrics.md`: each metric with when it is there.
@@ -196,7 +217,10 @@ fn every_metric_is_there_when_the_table_says() {
         match there.as_str() {
             "at once" => assert!(first.contains(name.as_str()), "{name} is not there at once"),
             // Nothing is delivered anywhere here.
-            "after an outlet's first delivery" => assert!(!names.contains(name.as_str()), "{name} is there"),
+            "after the start of an outlet" | "after the first post" => {
+                assert!(!names.contains(name.as_str()), "{name} is there without an outlet");
+            }
+            WITH_KAFKA => assert!(!names.contains(name.as_str()), "{name} is there without Kafka"),
             _ => assert!(names.contains(name.as_str()), "{name} is not there after a run"),
         }
     }
@@ -220,7 +244,9 @@ fn every_metric_is_there_when_the_table_says() {
 fn a_request_is_one_trace_from_the_ledger_into_the_worker() {
     let (workspace, collector) = (with_request(), Collector::start());
     let endpoint = format!("http://{}", collector.address);
-    let daemon = Daemon::start(&workspace, &[("DAGWRIGHT__TELEMETRY__OTLP__ENDPOINT", &endpoint)]);
+    let (worker, asked) = (watched_worker(&workspace), workspace.path("asked"));
+    let settings = [("DAGWRIGHT__TELEMETRY__OTLP__ENDPOINT", &*endpoint), ("DAGWRIGHT__TASK__COMMAND", &*worker)];
+    let daemon = Daemon::start(&workspace, &settings);
     collector.spans(|spans| spans.iter().any(|span| span.name == "run"));
     let log = daemon.end(&workspace);
     let spans = collector.spans(|_| true);
@@ -249,6 +275,20 @@ fn a_request_is_one_trace_from_the_ledger_into_the_worker() {
         assert!(found.iter().all(|span| span.parent == negotiation.id), "{found:#?}");
     }
     assert!(of("commit").iter().all(|span| span.parent == negotiation.id));
+    // Each look at the world is a span, and its process goes on with that.
+    let asked = fs::read_to_string(asked).expect("processes were started");
+    for (name, subcommand, subjects) in
+        [("probe", "probe", &[Some("numbers"), Some("sink")][..]), ("type", "plan", &[None])]
+    {
+        let found = of(name);
+        assert!(found.iter().all(|span| span.parent == CALLER), "{found:#?}");
+        for subject in subjects {
+            let is_it = |span: &&Span| span.attributes.get("subject").map(String::as_str) == *subject;
+            let span = found.iter().find(is_it).unwrap_or_else(|| panic!("no {name} of {subject:?}: {found:#?}"));
+            let line = format!("{subcommand} 00-{TRACE}-{}-01", span.id);
+            assert!(asked.lines().any(|asked| asked == line), "{line} is not in\n{asked}");
+        }
+    }
     let (tasks, run) = (of("task"), one("run"));
     assert!(!tasks.is_empty() && tasks.iter().all(|task| task.parent == run.id), "{tasks:#?}");
     let work = of("work");
@@ -270,6 +310,125 @@ fn a_request_is_one_trace_from_the_ledger_into_the_worker() {
     let sent = collector.metrics();
     for name in ["dagwright_requests_total", "dagwright_task_seconds", "process_resident_memory_bytes"] {
         assert!(sent.iter().any(|sent| sent == name), "{name} was not sent by OTLP");
+    }
+}
+
+#[test]
+fn a_request_without_a_trace_begins_one() {
+    let (workspace, collector) = (Workspace::new(), Collector::start());
+    workspace.write("numbers.csv", "n\n1\n2\n3\n");
+    let endpoint = format!("http://{}", collector.address);
+    let allowed = format!("{}/**", here(&workspace));
+    let settings = [("DAGWRIGHT__TELEMETRY__OTLP__ENDPOINT", &*endpoint), ("DAGWRIGHT__URIS__ALLOW", &*allowed)];
+    let daemon = Daemon::start(&workspace, &settings);
+    let spec = SPEC.replace("HERE", &here(&workspace));
+    let headers = [("content-type", "application/yaml")];
+    let receipt = http::call(daemon.address, "POST", "/api/v1/requests", &headers, spec.as_bytes()).expect(202).json();
+    let spans = collector.spans(|spans| spans.iter().any(|span| span.name == "run"));
+    let log = daemon.end(&workspace);
+
+    let one = |name: &str| {
+        let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
+        assert_eq!(found.len(), 1, "{name}: {found:#?}");
+        found[0]
+    };
+    let root = one("request");
+    assert_eq!((root.parent.as_str(), root.service.as_str()), ("", "dagwright"));
+    for name in ["admission", "negotiation", "run"] {
+        let span = one(name);
+        assert_eq!((&span.trace, &span.parent), (&root.trace, &root.id), "{name}");
+    }
+    let line = log.iter().find(|line| line["target"] == "audit").expect("an audit line");
+    assert_eq!(
+        (&line["request_id"], &line["trace_id"]),
+        (&receipt["request_id"], &root.trace.as_str().into()),
+        "{line}"
+    );
+}
+
+#[test]
+fn with_kafka_metrics_are_there_and_the_trace_goes_on_from_headers_into_the_worker() {
+    let (workspace, collector, kafka) = (Workspace::new(), Collector::start(), Kafka::start());
+    workspace.write("numbers.csv", "n\n1\n2\n3\n");
+    workspace.write("c.toml", "[http.tokens.ops]\ntoken_env = \"OPS\"\nscopes = [\"read\"]\n");
+    let endpoint = format!("http://{}", collector.address);
+    let allowed = format!("{}/**", here(&workspace));
+    let settings = [
+        ("OPS", TOKEN),
+        ("DAGWRIGHT__TELEMETRY__OTLP__ENDPOINT", &*endpoint),
+        ("DAGWRIGHT__URIS__ALLOW", &*allowed),
+        ("DAGWRIGHT__BUS__KIND", "kafka"),
+        ("DAGWRIGHT__KAFKA__BROKERS", kafka.bootstrap()),
+        ("DAGWRIGHT__KAFKA__PARTITIONS", "2"),
+    ];
+    let daemon = Daemon::start_with(&workspace, &settings, &["--config", "c.toml"]);
+    let first = daemon.metrics();
+    promtool(&["check", "metrics"], &first);
+    let names = scraped(&first);
+    for (name, there) in documented() {
+        if ["at once", WITH_KAFKA].contains(&there.as_str()) {
+            assert!(names.contains(name.as_str()), "{name} is not there at once");
+        }
+    }
+
+    let spec = SPEC.replace("HERE", &here(&workspace));
+    let asked = Produced::new("", spec).header("content-type", "application/yaml");
+    let asked = asked.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
+    // One again, and what nobody can read.
+    let named =
+        |record: Produced| record.header("ce_specversion", "1.0").header("ce_id", "1").header("ce_source", "/tests");
+    let asked = named(asked).header("ce_type", "dev.dagwright.pipeline.requested.v1");
+    let nonsense = Produced::new("", "{ nonsense");
+    kafka.client().produce("dagwright.requests.v1", &[asked.clone(), asked, nonsense]);
+    let wanted = [
+        "dagwright_requests_total{outcome=\"succeeded\",purpose=\"run\"} 1",
+        "dagwright_requests_received_total{answer=\"accepted\",ingress=\"kafka\"} 1",
+        "dagwright_requests_received_total{answer=\"repeated\",ingress=\"kafka\"} 1",
+        "dagwright_requests_refused_total{code=\"DW0101\",ingress=\"kafka\"} 1",
+        "dagwright_dead_letters_total 1",
+        "dagwright_kafka_paused 0",
+    ];
+    daemon.until("all is counted", |daemon| {
+        let told = daemon.metrics();
+        wanted.iter().all(|line| told.lines().any(|found| found == *line))
+    });
+    let last = daemon.metrics();
+    promtool(&["check", "metrics"], &last);
+    let value = |name: &str| -> f64 {
+        let line = last.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{last}"))
+    };
+    assert!(value("dagwright_kafka_records_received_total") >= 3.0);
+    assert!(value("dagwright_kafka_transactions_total{outcome=\"committed\"}") >= 1.0);
+    assert!(value("dagwright_consumer_lag_records{topic=\"dagwright.requests.v1\"}") >= 0.0);
+
+    let spans = collector.spans(|spans| {
+        let has = |name: &str| spans.iter().any(|span| span.name == name);
+        has("run") && has("work")
+    });
+    let log = daemon.end(&workspace);
+    let spans: Vec<_> = spans.iter().filter(|span| span.trace == TRACE).collect();
+    for name in ["admission", "negotiation", "compile", "run"] {
+        let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
+        assert!(!found.is_empty() && found.iter().all(|span| span.parent == CALLER), "{name}: {found:#?}");
+    }
+    let of = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    let (run, tasks, work) = (of("run"), of("task"), of("work"));
+    assert!(!tasks.is_empty() && tasks.iter().all(|task| task.parent == run[0].id), "{tasks:#?}");
+    assert!(work.iter().all(|work| work.service == "dagwright-task"), "{work:#?}");
+    assert!(work.iter().all(|work| tasks.iter().any(|task| task.id == work.parent)), "{work:#?}");
+
+    let audit: Vec<_> = log.iter().filter(|line| line["target"] == "audit").collect();
+    let mut outcomes: Vec<_> = audit.iter().map(|line| line["fields"]["outcome"].as_str().expect("text")).collect();
+    outcomes.sort_unstable();
+    assert_eq!(outcomes, ["accepted", "refused", "repeated"], "{audit:#?}");
+    for line in audit {
+        assert_eq!(line["fields"]["caller"], "kafka:dagwright.requests.v1", "{line}");
+        if line["fields"]["outcome"] == "refused" {
+            assert_eq!(line["fields"]["code"], "DW0101", "{line}");
+        } else {
+            assert_eq!((&line["fields"]["pipeline"], &line["trace_id"]), (&"small".into(), &TRACE.into()), "{line}");
+        }
     }
 }
 
