@@ -23,6 +23,7 @@ mod agents;
 mod checkup;
 mod client;
 mod commit;
+mod confirm;
 mod dangling;
 mod dead_letters;
 mod deliveries;

@@ -28,5 +28,5 @@ fn a_broker_that_dies_delays_and_nothing_else() {
         let open = station.load.asked.len() / 2;
         station.until_open(open.min(10));
     }
-    station.finish();
+    station.finish_with_repeats();
 }

@@ -97,9 +97,20 @@ impl Station {
         }
     }
 
-    /// Brings everything to its end, ends the daemons, and asserts that everything was done once.
+    /// Brings everything to its end, ends the daemons, and asserts that everything was done once, and told once.
     #[track_caller]
-    pub(crate) fn finish(mut self) {
+    pub(crate) fn finish(self) {
+        self.finish_with(false);
+    }
+
+    /// The same where a broker died: what it had not made visible is told again, under the same id.
+    #[track_caller]
+    pub(crate) fn finish_with_repeats(self) {
+        self.finish_with(true);
+    }
+
+    #[track_caller]
+    fn finish_with(mut self, may_repeat: bool) {
         for daemon in self.daemons.iter_mut().filter(|daemon| !daemon.is_up()) {
             daemon.start();
         }
@@ -111,10 +122,13 @@ impl Station {
         }
         self.daemons.iter_mut().for_each(Process::stop);
         self.until_quiet();
+        if may_repeat {
+            self.told.forget_repeats();
+        }
         self.told.assert_once(&self.load);
         let dead = self.client.read(&self.topic("requests.dlq"));
         assert!(dead.is_empty(), "dead letters: {dead:?}");
-        assert_ledger(&self.client.read(&self.topic("ledger")), self.load.asked.len());
+        assert_ledger(&self.client.read(&self.topic("ledger")), self.load.asked.len(), may_repeat);
         self.load.assert_loaded();
         eprintln!("{}: {} requests, each with one outcome and one effect", self.prefix, self.load.asked.len());
     }

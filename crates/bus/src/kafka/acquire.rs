@@ -1,15 +1,21 @@
 //! Takes over partitions from whoever had them before.
 //!
 //! In this order, or something could be done twice: first the committed offset is asked for, which the brokers answer only
-//! when no transaction is open that could move it. Every transaction of an owner moves or repeats the offset of its
+//! when no transaction is open that could move it, and nothing may be open in the ledger's partition. Every transaction of an owner moves or repeats the offset of its
 //! partition, so by then all of the former owner's are over, and the group's generation refuses what it still sends. Then the
 //! cache reads the ledger's partition to its end, so that it knows all that was committed.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+};
 
-use super::{Error, error::is_forbidden, member::GroupConsumer, ownership::Ownership, shared::Shared, tail::Ticket};
+use super::{
+    Error, client::Log, error::is_forbidden, member::GroupConsumer, ownership::Ownership, shared::Shared, tail::Ticket,
+};
 
 /// How long one question may take before the others have their turn.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -20,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The thread's state.
 pub(crate) struct Acquirer {
     pub(crate) consumer: Arc<GroupConsumer>,
+    /// Reads what is not committed, and is no member of the group.
+    pub(crate) outsider: BaseConsumer<Log>,
     pub(crate) shared: Arc<Shared>,
     /// What waits for the cache, by epoch.
     pub(crate) awaiting: BTreeMap<u64, Awaiting>,
@@ -63,6 +71,17 @@ impl Acquirer {
                 }
             };
             let is_home = ownership.topic() == self.shared.topics.requests;
+            match if is_home { self.is_settled(ownership.partition()) } else { Ok(true) } {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::debug!(?ownership, "wait for what is open in the ledger");
+                    return false;
+                }
+                Err(error) => {
+                    self.complain(ownership, error);
+                    return false;
+                }
+            }
             let end = is_home.then(|| self.shared.ends.ask(ownership.partition())).flatten();
             self.awaiting.insert(ownership.epoch(), Awaiting { position, end });
         }
@@ -72,6 +91,15 @@ impl Acquirer {
             self.shared.table.acquired(ownership, awaiting.position);
         }
         is_met
+    }
+
+    /// Tells whether nothing is open in a partition of the ledger. What is open there may be committed, and its former owner
+    /// has yet to make it visible; see [`super::confirm`].
+    fn is_settled(&self, partition: i32) -> Result<bool, KafkaError> {
+        let ledger = &self.shared.topics.ledger;
+        let (_, stable) = self.consumer.fetch_watermarks(ledger, partition, ANSWER_TIMEOUT)?;
+        let (_, written) = self.outsider.fetch_watermarks(ledger, partition, ANSWER_TIMEOUT)?;
+        Ok(stable >= written)
     }
 
     /// Returns the offset to go on from; waits for open transactions that could move it.

@@ -9,7 +9,10 @@ use rdkafka::{
     producer::{DeliveryResult, ProducerContext},
 };
 
-use super::client::{Complaint, Log};
+use super::{
+    client::{Complaint, Log},
+    confirm::Written,
+};
 
 /// Hears what became of each record.
 pub(crate) struct Deliveries {
@@ -23,6 +26,7 @@ struct Delivered {
     outstanding: usize,
     /// Which commit's record failed, and how.
     failures: Vec<(usize, RDKafkaErrorCode)>,
+    written: Written,
 }
 
 // === impl Deliveries ===
@@ -34,7 +38,7 @@ impl Deliveries {
 
     /// Begins to count so many records of a transaction.
     pub(crate) fn expect(&self, records: usize) {
-        *self.lock() = Delivered { outstanding: records, failures: Vec::new() };
+        *self.lock() = Delivered { outstanding: records, ..Delivered::default() };
     }
 
     /// Notes that a record could not even be handed over.
@@ -45,6 +49,11 @@ impl Deliveries {
     /// Returns which commits' records failed so far, and how.
     pub(crate) fn failures(&self) -> Vec<(usize, RDKafkaErrorCode)> {
         self.lock().failures.clone()
+    }
+
+    /// Takes what the brokers took of the transaction.
+    pub(crate) fn take_written(&self) -> Written {
+        std::mem::take(&mut self.lock().written)
     }
 
     /// Returns what librdkafka said last against the producer, if it said anything.
@@ -80,8 +89,11 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, commit: usize) {
         let mut state = self.lock();
         state.outstanding = state.outstanding.saturating_sub(1);
-        if let Err((error, _)) = result {
-            state.failures.push((commit, error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)));
+        match result {
+            Ok(message) => state.written.note(message.detach()),
+            Err((error, _)) => {
+                state.failures.push((commit, error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)));
+            }
         }
         self.changed.notify_all();
     }

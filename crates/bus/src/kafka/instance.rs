@@ -68,13 +68,15 @@ impl Instance {
             [&shared.topics.requests].into_iter().chain(&shared.topics.ingress).map(String::as_str).collect();
         let subscribed = consumer.subscribe(&names);
         subscribed.map_err(|source| Error::Client { what: "join the consumer group", source })?;
+        let outsider = create(&settings.uncommitted(), Log::new("outsider"))?;
         let (committer, jobs) = Committer::channel();
         let (queue, requests) = mpsc::channel(QUEUED_MAX);
         let room = Arc::new(Semaphore::new(QUEUED_KIB_MAX));
         // From here on what was started ends when this is dropped.
         let instance = Self { shared: shared.clone(), committer, threads: Mutex::default() };
         let transactions = Transactions::new(settings, shared.clone(), consumer.clone(), jobs);
-        let acquirer = Acquirer { consumer: consumer.clone(), shared: shared.clone(), awaiting: Default::default() };
+        let (member, others) = (consumer.clone(), shared.clone());
+        let acquirer = Acquirer { consumer: member, outsider, shared: others, awaiting: Default::default() };
         let member = Member::new(consumer, shared, queue, room);
         {
             let mut threads = instance.threads.lock().unwrap_or_else(PoisonError::into_inner);

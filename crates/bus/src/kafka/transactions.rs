@@ -16,9 +16,10 @@ use std::{
 };
 
 use rdkafka::{
-    Offset, TopicPartitionList,
+    Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
     error::{KafkaError, RDKafkaErrorCode},
+    message::OwnedMessage,
     producer::{BaseRecord, Producer, ThreadedProducer},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +28,7 @@ use super::{
     Commit, CommitError, Destination, Error, Outgoing, Ownership, Settings,
     client::Log,
     commit::Job,
+    confirm::Written,
     dangling::{dangling, was_committed},
     deliveries::Deliveries,
     error::{is_forbidden, is_too_large},
@@ -74,6 +76,8 @@ pub(crate) struct Transactions {
     is_suspect: bool,
     /// A partition and the tag of the transaction whose outcome is not known.
     in_doubt: Option<((TopicName, i32), String)>,
+    /// What the last transaction wrote that was committed, or may have been, until it is known to be visible.
+    unconfirmed: Written,
     /// Tells the transactions of this process apart.
     transactions: u64,
     boot: u128,
@@ -128,6 +132,7 @@ impl Transactions {
             producer: None,
             is_suspect: true,
             in_doubt: None,
+            unconfirmed: Written::default(),
             transactions: 0,
             boot,
             failing_since: None,
@@ -177,7 +182,7 @@ impl Transactions {
     /// Tries until each commit of a batch has its outcome, and nothing is left open.
     fn commit(&mut self, batch: &mut Vec<Pending>) {
         self.decide(batch);
-        if self.producer.is_none() || self.is_suspect {
+        if self.producer.is_none() || self.is_suspect || !self.unconfirmed.is_empty() {
             // Others wait for what is open, even if we have nothing more to commit.
             self.prepare_at_last();
         }
@@ -254,12 +259,14 @@ impl Transactions {
             Err(error) => error,
             Ok(()) => match self.call(|| producer.commit_transaction(CALL_TIMEOUT)) {
                 Ok(()) => {
+                    self.unconfirmed = producer.context().take_written();
                     self.succeed(batch, &advance);
                     return Attempt::Done;
                 }
                 // The brokers have decided against it.
                 Err(error) if severity(&error) == Severity::Abort => error,
                 Err(error) => {
+                    self.unconfirmed = producer.context().take_written();
                     self.in_doubt = advance.partitions.keys().next().cloned().map(|place| (place, advance.tag));
                     self.give_up_producer();
                     return Attempt::Doubt(error);
@@ -288,7 +295,7 @@ impl Transactions {
                 producer
             }
         };
-        let cleaned = if self.is_suspect { self.clean(&producer) } else { Ok(()) };
+        let cleaned = if self.is_suspect { self.clean(&producer) } else { self.confirm(&producer) };
         if cleaned.as_ref().is_err_and(|error| severity(error) == Severity::Fatal) {
             return cleaned;
         }
@@ -306,23 +313,64 @@ impl Transactions {
     /// Ends what brokers forgot to end; see [`super::dangling`].
     fn clean(&mut self, producer: &TransactionalProducer) -> Result<(), KafkaError> {
         if let Some(((topic, partition), tag)) = &self.in_doubt {
-            let was_committed = was_committed(&self.consumer, (topic, *partition), tag)?;
-            self.in_doubt = None;
-            if was_committed {
-                // What is open is part of it, and the next commit ends it in the right way.
-                self.is_suspect = false;
-                return Ok(());
+            if !was_committed(&self.consumer, (topic, *partition), tag)? {
+                self.unconfirmed = Written::default();
             }
+            self.in_doubt = None;
         }
-        let uncommitted: BaseConsumer<Log> =
-            self.or_fail(create(&self.settings.uncommitted(), Log::new("dangling")))?;
-        let open = dangling(&self.consumer, &uncommitted, &self.shared.topics)?;
+        self.confirm(producer)?;
+        let outsider = self.outsider()?;
+        let open = dangling(&self.consumer, &outsider, &self.shared.topics)?;
         if !open.is_empty() {
             tracing::info!(partitions = open.len(), "end what an aborted transaction left open");
         }
-        self.abort_in(producer, &open, &uncommitted)?;
+        self.abort_in(producer, &open, &outsider)?;
         self.is_suspect = false;
         Ok(())
+    }
+
+    /// Makes sure that what was committed last is visible; see [`super::confirm`].
+    fn confirm(&mut self, producer: &TransactionalProducer) -> Result<(), KafkaError> {
+        if self.unconfirmed.is_empty() {
+            return Ok(());
+        }
+        self.unconfirmed.settle(&self.consumer)?;
+        if self.unconfirmed.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(partitions = self.unconfirmed.messages().len(), "end what a committed transaction left open");
+        let (offset, Some(metadata)) = (self.aborted_offset()?, self.outsider()?.group_metadata()) else {
+            return Err(KafkaError::Canceled);
+        };
+        producer.context().expect(self.unconfirmed.messages().len());
+        producer.begin_transaction()?;
+        let send = |message: &OwnedMessage| {
+            let mut again = BaseRecord::<[u8], [u8], usize>::with_opaque_to(message.topic(), 0);
+            again.partition = Some(message.partition());
+            (again.key, again.payload, again.headers) = (message.key(), message.payload(), message.headers().cloned());
+            producer.send(again).map_err(|(error, _)| error)
+        };
+        let sent = self.unconfirmed.messages().try_for_each(send);
+        let sent = sent
+            .and_then(|()| self.call(|| producer.send_offsets_to_transaction(&offset, &metadata, CALL_TIMEOUT)))
+            .and_then(|()| match producer.context().wait().first() {
+                Some((_, code)) => Err(KafkaError::MessageProduction(*code)),
+                None => Ok(()),
+            })
+            .and_then(|()| self.call(|| producer.commit_transaction(CALL_TIMEOUT)));
+        if let Err(error) = sent {
+            // Ends that transaction as well, in whatever way is left.
+            self.is_suspect = true;
+            let _ = self.call(|| producer.abort_transaction(CALL_TIMEOUT));
+            return Err(error);
+        }
+        self.unconfirmed = Written::default();
+        Ok(())
+    }
+
+    /// Makes a consumer that reads what is not committed, and is no member of the group.
+    fn outsider(&self) -> Result<BaseConsumer<Log>, KafkaError> {
+        self.or_fail(create(&self.settings.uncommitted(), Log::new("dangling")))
     }
 
     /// Aborts a transaction that takes in these partitions, and the group's offsets.
