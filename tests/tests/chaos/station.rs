@@ -154,6 +154,8 @@ fn settings(kafka: &Kafka, prefix: &str, name: &str) -> Vec<(&'static str, Strin
         ("DAGWRIGHT__KAFKA__PROPERTIES__HEARTBEAT__INTERVAL__MS", "500"),
         ("DAGWRIGHT__KAFKA__PROPERTIES__TRANSACTION__TIMEOUT__MS", "6000"),
         ("DAGWRIGHT__NEGOTIATION__FACTS_AGE_MAX", "30s"),
+        // Its time goes on while no broker takes what is said.
+        ("DAGWRIGHT__NEGOTIATION__DEADLINE", "10m"),
     ]
     .map(|(key, value)| (key, value.to_owned()))
     .into()
