@@ -152,7 +152,7 @@ impl Store for SharedLedger {
         let _turn = self.appending.take(&first.request);
         let ownership = self.ownership(&pipeline).ok_or_else(elsewhere)?;
         let events = self.cache.foresee(records)?;
-        let commit = Commit { ownership, consumed: None, records: outgoing(records, &events) };
+        let commit = Commit { ownership, consumed: None, records: outgoing(records, &events), otherwise: None };
         // Callers are where blocking is allowed.
         match block_on(self.committer.commit(commit)) {
             Ok(()) => self.cache.learn(records),
@@ -258,7 +258,7 @@ impl Retention for SharedLedger {
             let _turn = self.appending.take(request);
             let Some(summary) = self.cache.request(request)? else { continue };
             let Some(ownership) = self.ownership(&summary.pipeline) else { continue };
-            let commit = Commit { ownership, consumed: None, records: taken_back(&summary) };
+            let commit = Commit { ownership, consumed: None, records: taken_back(&summary), otherwise: None };
             // Callers are where blocking is allowed.
             match block_on(self.committer.commit(commit)) {
                 Ok(()) => {}
@@ -403,7 +403,14 @@ mod tests {
         };
         let read = |(offset, it): (i64, dagwright_bus::kafka::Outgoing)| {
             assert_eq!(it.value, None);
-            entry(&LedgerRecord { partition: 0, offset, key: it.key, value: it.value, headers: it.headers }).unwrap()
+            entry(&LedgerRecord {
+                partition: 0,
+                offset,
+                key: it.key,
+                value: it.value.as_deref().map(<[u8]>::to_vec),
+                headers: it.headers,
+            })
+            .unwrap()
         };
         let told: Vec<_> = (0..).zip(taken_back(&summary)).map(read).collect();
         assert_eq!(told, [None, None, Some(Entry::Forgotten { request: summary.request, accepted_at: 42 })]);

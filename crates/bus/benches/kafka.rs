@@ -77,8 +77,13 @@ async fn produce(producer: &Producer, first: usize, count: usize) {
 fn commit(received: &Received) -> Commit {
     let key = received.key.clone().unwrap_or_default();
     let records = [Destination::Ledger, Destination::Events]
-        .map(|to| Outgoing::new(to, key.clone(), received.value.clone().unwrap_or_default()));
-    Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records: records.into() }
+        .map(|to| Outgoing::new(to, key.clone(), received.value.as_deref().unwrap_or_default()));
+    Commit {
+        ownership: received.ownership.clone(),
+        consumed: Some(received.offset),
+        records: records.into(),
+        otherwise: None,
+    }
 }
 
 async fn drain(instance: &Instance, requests: &mut Requests, count: usize) {

@@ -51,8 +51,8 @@ pub use error::Error;
 pub use events::{EventReader, Told};
 pub use instance::{Instance, Requests};
 pub use message::{
-    ATTEMPTS, Destination, ERROR, ERROR_CODE, FORWARDED_FROM, HeaderList, LedgerRecord, ORIGIN, Outgoing, REPLAY_OF,
-    Received,
+    ATTEMPTS, CUT_FROM, Destination, ERROR, ERROR_CODE, FORWARDED_FROM, HeaderList, LedgerRecord, ORIGIN, Outgoing,
+    REPLAY_OF, Received, Room,
 };
 pub use ownership::{Owned, Ownership};
 pub use partitioner::partition_of;

@@ -49,6 +49,9 @@ use crate::{
 /// Names the caller of HTTP for whom a request was handed on.
 const REQUESTER: &str = "dagwright-requester";
 
+/// What is said of a request that was read from one topic and does not fit into another.
+const TOO_LARGE: &str = "what is to be written of the request is longer than a topic's max.message.bytes allows";
+
 /// How many messages may be on their way into a transaction; more only wait longer.
 const COMMITTING_MAX: usize = 512;
 
@@ -159,12 +162,17 @@ async fn take(mut requests: Requests, mut desk: Desk, committer: Committer, serv
                 match (committed, accepted) {
                     (Ok(()), Some(record)) => desk.take_on(record, &service).await?,
                     (Ok(()), None) => {}
+                    (Err(CommitError::TooLarge), _) => {
+                        tracing::warn!("what was to be written of a message was too long, so it is a dead letter");
+                    }
                     // It comes again, here or elsewhere.
                     (Err(error), _) => tracing::info!(%error, "a message was not done with"),
                 }
             }
             received = requests.next(), if committing.len() < COMMITTING_MAX => {
-                let Some(received) = received else { return Ok(()) };
+                let Some(mut received) = received else { return Ok(()) };
+                // Held until the commit has its outcome, so that what waits for that is bounded as well.
+                let room = received.take_room();
                 let decision = desk.decide(received).await?;
                 let epoch = decision.commit.ownership.epoch();
                 let accepting = decision.accepted.as_ref().map(|record| (record.request.clone(), epoch));
@@ -175,6 +183,7 @@ async fn take(mut requests: Requests, mut desk: Desk, committer: Committer, serv
                         Ok(outcome) => outcome.visible().await,
                         Err(error) => Err(error),
                     };
+                    drop(room);
                     Outcome { committed, accepted: decision.accepted, accepting, note: decision.note }
                 }));
             }
@@ -224,11 +233,13 @@ impl Desk {
     async fn decide(&mut self, received: Received) -> Result<Decision> {
         let requester = self.requester(&received);
         let mut note = Note::of(&received, requester.name.as_deref());
+        let (ownership, consumed) = (&received.ownership, Some(received.offset));
         let done = |records, note| Decision {
-            commit: Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records },
+            commit: Commit { ownership: ownership.clone(), consumed, records, otherwise: None },
             accepted: None,
             note,
         };
+        let too_large = || vec![received.dead_letter(Code::RequestTooLarge, TOO_LARGE)];
         let buried =
             |code, reason: &str, note: Note| done(vec![received.dead_letter(code, reason)], note.refused(code));
         if !received.headers_readable {
@@ -294,7 +305,9 @@ impl Desk {
                 forwarded.headers.retain(|(header, _)| header != REQUESTER);
                 forwarded.headers.push((REQUESTER.into(), name.map(String::into_bytes)));
             }
-            return Ok(done(vec![forwarded], note));
+            let mut decision = done(vec![forwarded], note);
+            decision.commit.otherwise = Some(too_large());
+            return Ok(decision);
         }
         let epoch = received.ownership.epoch();
         if self.accepting.contains(&request, epoch) {
@@ -308,7 +321,9 @@ impl Desk {
         match records {
             Ok(records) => {
                 self.accepting.begin(request, epoch);
-                Ok(Decision { accepted: Some(record), ..done(records, note.accepted()) })
+                let mut decision = done(records, note.accepted());
+                (decision.accepted, decision.commit.otherwise) = (Some(record), Some(too_large()));
+                Ok(decision)
             }
             // A repeat: the first one has its outcome.
             Err(StoreError::Conflict { .. }) => Ok(done(Vec::new(), note.repeated())),

@@ -16,6 +16,9 @@ pub struct Commit {
     pub consumed: Option<i64>,
     /// What is written.
     pub records: Vec<Outgoing>,
+    /// What is written instead when the brokers do not take a record for its length; dead letters are shortened until
+    /// they are taken. Without it nothing is: then the record that was to be consumed is in the way of those after it.
+    pub otherwise: Option<Vec<Outgoing>>,
 }
 
 /// Says why a commit did not become visible.
@@ -31,7 +34,8 @@ pub enum CommitError {
         /// The next one.
         expected: Option<i64>,
     },
-    /// A record is longer than the brokers take. Nothing was written, and nothing else was harmed.
+    /// A record is longer than the brokers take. Nothing was written, or what was to be written
+    /// [otherwise](Commit::otherwise); nothing else was harmed.
     #[error("a record is longer than Kafka takes")]
     TooLarge,
     /// The instance has ended.

@@ -21,8 +21,8 @@ use super::{
     Error, Place, Producer, Settings, Topics,
     client::Log,
     message::{
-        ATTEMPTS, ERROR, ERROR_CODE, HeaderList, ORIGIN, REPLAY_OF, attempts_in, headers_of, native, place_in,
-        without_verdict,
+        ATTEMPTS, ERROR, ERROR_CODE, HeaderList, ORIGIN, REPLAY_OF, attempts_in, cut_from_in, headers_of, native,
+        place_in, without_verdict,
     },
     settings::create,
     topics::{blocking, metadata, watermarks},
@@ -63,6 +63,8 @@ pub struct Head {
     pub at: Option<i64>,
     /// The key that it came with.
     pub key: Option<Vec<u8>>,
+    /// How many bytes the content had, of a letter that holds only the first of them.
+    pub cut_from: Option<u64>,
     /// The code of what was wrong with it.
     pub code: Option<String>,
     /// What was wrong with it.
@@ -157,9 +159,13 @@ impl DeadLetters {
     /// is one request: the one that it names, or else the record that it was first.
     ///
     /// # Errors
-    /// [`Error::NoDeadLetter`], [`Error::Homeless`], or when it cannot be read or written.
+    /// [`Error::NoDeadLetter`], [`Error::DeadLetterCut`], [`Error::Homeless`], or when it cannot be read or written.
     pub async fn replay(&self, producer: &Producer, address: Address) -> Result<Replayed, Error> {
         let DeadLetter { head, value, mut headers } = self.show(address).await?;
+        if let Some(bytes) = head.cut_from {
+            let Address { partition, offset } = address;
+            return Err(Error::DeadLetterCut { partition, offset, bytes });
+        }
         let topic = self.home(&head)?;
         let attempt = head.attempts.saturating_add(1);
         headers.push((ATTEMPTS.into(), Some(attempt.to_string().into_bytes())));
@@ -381,6 +387,7 @@ impl DeadLetter {
             address: Address { partition: message.partition(), offset: message.offset() },
             at: message.timestamp().to_millis(),
             key: message.key().map(<[u8]>::to_vec),
+            cut_from: cut_from_in(&headers),
             code: text(ERROR_CODE),
             error: text(ERROR),
             attempts: attempts_in(&headers).unwrap_or(1),

@@ -60,6 +60,16 @@ pub enum Error {
         /// The offset.
         offset: i64,
     },
+    /// A dead letter is not all that was sent, so it cannot be sent again.
+    #[error("dead letter {partition}/{offset} holds only the beginning of the {bytes} bytes that were sent")]
+    DeadLetterCut {
+        /// The partition.
+        partition: i32,
+        /// The offset.
+        offset: i64,
+        /// How many bytes it had.
+        bytes: u64,
+    },
     /// A dead letter does not say where it came from, or came from where requests are not taken from.
     #[error("dead letter {partition}/{offset} {}", not_from_here(origin.as_ref()))]
     Homeless {
@@ -108,7 +118,7 @@ impl Error {
             Self::Unreachable { .. } => Code::BusUnreachable,
             Self::Denied { .. } => Code::BusDenied,
             Self::Unfit { .. } | Self::Homeless { .. } => Code::BusUnfit,
-            Self::TooLarge { .. } => Code::RequestTooLarge,
+            Self::TooLarge { .. } | Self::DeadLetterCut { .. } => Code::RequestTooLarge,
             Self::NoDeadLetter { .. } => Code::DeadLetterUnknown,
             Self::ForeignCache { .. } => Code::CacheForeign,
             Self::Cache { .. } => Code::StoreUnusable,
@@ -126,6 +136,7 @@ impl Error {
             Self::Unfit { .. } => "change the topic or the setting as the message says",
             Self::TooLarge { .. } => "raise the topic's `max.message.bytes` and `kafka.properties.message.max.bytes`",
             Self::NoDeadLetter { .. } => "`dagwright dlq list` shows those that are there",
+            Self::DeadLetterCut { .. } => "ask its sender to send it again, shorter",
             Self::Homeless { .. } => "add the topic to `kafka.ingress`, or send what `dagwright dlq show --raw` writes",
             Self::ForeignCache { .. } => "remove the folder `store.path`; it is made anew from the topic",
             Self::Cache { .. } => "check the folder `store.path` and the disk",
@@ -144,6 +155,7 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::NoDeadLetter { .. }
             | Self::Homeless { .. }
+            | Self::DeadLetterCut { .. }
             | Self::ForeignCache { .. }
             | Self::Cache { .. }
             | Self::Client { .. }

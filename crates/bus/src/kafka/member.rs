@@ -208,8 +208,7 @@ impl Member {
     }
 
     fn hand_over(&self, mut received: Received) -> Result<(), Box<Received>> {
-        let bytes = received.value.as_ref().map_or(0, Vec::len);
-        let kib = u32::try_from((bytes / 1024 + 1).min(QUEUED_KIB_MAX)).unwrap_or(u32::MAX);
+        let kib = u32::try_from((received.len() / 1024 + 1).min(QUEUED_KIB_MAX)).unwrap_or(u32::MAX);
         let (Ok(room), Ok(slot)) = (self.room.clone().try_acquire_many_owned(kib), self.queue.try_reserve()) else {
             return Err(Box::new(received));
         };

@@ -102,7 +102,12 @@ const CONSUMER_DEFAULTS: [(&str, &str); 4] = [
 ];
 
 /// Defaults of a producer, which a user may overrule.
-const PRODUCER_DEFAULTS: [(&str, &str); 2] = [("compression.type", "lz4"), ("reconnect.backoff.max.ms", "2000")];
+const PRODUCER_DEFAULTS: [(&str, &str); 3] = [
+    ("compression.type", "lz4"),
+    // How long a record may be is the topics' affair: whatever was taken from one must be fit to go to another.
+    ("message.max.bytes", "67108864"),
+    ("reconnect.backoff.max.ms", "2000"),
+];
 
 /// How long an open transaction of a dead instance may hold up its successor.
 /// A broker that restarts within it finds the transaction as it was, and we go on with it.

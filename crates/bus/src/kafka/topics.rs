@@ -37,6 +37,12 @@ const BROKERS_DEFAULT: i32 = -1;
 /// How long brokers keep what agents said: longer than any negotiation takes.
 const AGENTS_KEPT_MS: &str = "86400000";
 
+/// How long what is sent together may be unless somebody set `max.message.bytes`.
+const BROKERS_BYTES_MAX: usize = 1_048_588;
+
+/// What stands around a record of some headers when it is sent.
+const FRAMING_BYTES_MAX: usize = 1024;
+
 /// Dead letters are few, and read as one list.
 const DEAD_LETTER_PARTITIONS: i32 = 1;
 
@@ -277,6 +283,23 @@ async fn check_compaction(admin: &AdminClient<Log>, ledger: &str) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Returns how long a record may be to be taken by a topic, as its brokers say, or what they take by default. May block for
+/// as long as brokers need to answer.
+pub(crate) fn record_bytes_max(settings: &Settings, topic: &str) -> usize {
+    let asked = async {
+        let admin: AdminClient<Log> = create(&settings.admin(), Log::new("admin"))?;
+        let options = AdminOptions::new().request_timeout(Some(PROBE_TIMEOUT));
+        let described = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
+        let described = described.map_err(|source| Error::of("ask how long a record may be", None, source))?;
+        let said =
+            described.into_iter().flatten().find_map(|resource| resource.get("max.message.bytes")?.value.clone());
+        Ok::<_, Error>(said.and_then(|text| text.parse::<usize>().ok()))
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let said = runtime.ok().and_then(|runtime| runtime.block_on(asked).ok()).flatten();
+    said.unwrap_or(BROKERS_BYTES_MAX).saturating_sub(FRAMING_BYTES_MAX)
 }
 
 /// Returns the first and the next offset of a partition. A partition that was just made is not known everywhere at once.

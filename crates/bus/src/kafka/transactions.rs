@@ -37,6 +37,7 @@ use super::{
     ownership::NotNow,
     settings::create,
     shared::{Chain, Shared},
+    topics,
 };
 
 /// How many commits share a transaction.
@@ -60,6 +61,8 @@ const ABORTED: &[u8] = b"aborted";
 /// A commit whose outcome somebody waits for.
 struct Pending {
     commit: Commit,
+    /// What it was to write was too long, and is another by now.
+    gave_way: bool,
     reply: oneshot::Sender<Result<(), CommitError>>,
 }
 
@@ -83,6 +86,8 @@ pub(crate) struct Transactions {
     boot: u128,
     /// Since when no transaction succeeded although some were tried.
     failing_since: Option<Instant>,
+    /// How many commits may share a transaction: fewer while it is not known which of them has a record that is too long.
+    together_max: usize,
 }
 
 /// How far the partitions of a transaction have come by it.
@@ -99,6 +104,8 @@ enum Attempt {
     Done,
     /// Nothing became visible; the commits that are left may be tried again.
     Again(KafkaError),
+    /// Nothing became visible, as a record was too long; what can be done about that was done.
+    TooLong,
     /// It is not known what became visible.
     Doubt(KafkaError),
 }
@@ -136,6 +143,7 @@ impl Transactions {
             transactions: 0,
             boot,
             failing_since: None,
+            together_max: COMMITS_MAX,
         }
     }
 
@@ -165,7 +173,7 @@ impl Transactions {
             match next {
                 Some(Job::Commit(commit, reply)) => {
                     bytes += commit.records.iter().map(Outgoing::len).sum::<usize>();
-                    batch.push(Pending { commit, reply });
+                    batch.push(Pending { commit, gave_way: false, reply });
                 }
                 Some(Job::End) | None => return (batch, true),
             }
@@ -208,10 +216,20 @@ impl Transactions {
     fn decide(&mut self, batch: &mut Vec<Pending>) {
         let mut pause = PAUSES.0;
         while !batch.is_empty() {
-            match self.attempt(batch) {
+            let mut others = batch.split_off(self.together_max.min(batch.len()));
+            let attempted = self.attempt(batch);
+            if !matches!(attempted, Attempt::Doubt(_)) {
+                batch.append(&mut others);
+            }
+            match attempted {
                 Attempt::Done => {
                     self.failing_since = None;
-                    return;
+                    self.together_max = (2 * self.together_max).min(COMMITS_MAX);
+                    continue;
+                }
+                Attempt::TooLong => {
+                    self.shared.stats.aborted.add(1);
+                    continue;
                 }
                 Attempt::Again(error) => {
                     self.shared.stats.aborted.add(1);
@@ -221,10 +239,12 @@ impl Transactions {
                 Attempt::Doubt(error) => {
                     tracing::warn!(%error, commits = batch.len(), "outcome of a transaction is not known");
                     self.shared.stats.in_doubt.add(batch.len());
-                    for Pending { commit, reply } in batch.drain(..) {
+                    for Pending { commit, reply, .. } in batch.drain(..) {
                         self.shared.table.renew(&commit.ownership);
                         let _ = reply.send(Err(CommitError::Lost));
                     }
+                    // Of those that were not tried, whose partitions are still ours can be.
+                    batch.append(&mut others);
                     self.note_failure(&error);
                 }
             }
@@ -275,12 +295,18 @@ impl Transactions {
         };
         let is_usable =
             severity(&error) != Severity::Fatal && self.call(|| producer.abort_transaction(CALL_TIMEOUT)).is_ok();
-        self.refuse_too_large(producer, batch);
+        let failures = producer.context().failures();
+        let too_long: BTreeSet<_> =
+            failures.iter().filter(|(_, code)| is_too_large(*code)).map(|(index, _)| *index).collect();
         self.is_suspect |= !is_of_the_group(&error);
         if !is_usable {
             self.give_up_producer();
         }
-        Attempt::Again(error)
+        if too_long.is_empty() {
+            return Attempt::Again(error);
+        }
+        self.make_way(batch, &too_long);
+        Attempt::TooLong
     }
 
     /// Makes a producer unless there is one, and ends what an earlier one left open.
@@ -526,30 +552,42 @@ impl Transactions {
             self.shared.table.committed(ownership, *consumed, *position);
         }
         stats.committed.add(1);
-        for Pending { commit, reply } in batch.drain(..) {
+        for Pending { commit, gave_way, reply } in batch.drain(..) {
             let to = |to| commit.records.iter().filter(|record| record.to == to).count();
             stats.produced.add(commit.records.len());
             stats.dead_letters.add(to(Destination::DeadLetters));
             stats.forwarded.add(to(Destination::Requests));
             // Whoever asked may have gone.
-            let _ = reply.send(Ok(()));
+            let _ = reply.send(if gave_way { Err(CommitError::TooLarge) } else { Ok(()) });
         }
     }
 
-    /// Answers the commits with a record that the brokers do not take, so that the others need not suffer.
-    fn refuse_too_large(&self, producer: &TransactionalProducer, batch: &mut Vec<Pending>) {
-        let failures = producer.context().failures();
-        let at_fault: BTreeSet<_> =
-            failures.iter().filter(|(_, code)| is_too_large(*code)).map(|(index, _)| *index).collect();
-        let mut others = Vec::with_capacity(batch.len());
-        for (index, pending) in batch.drain(..).enumerate() {
-            if at_fault.contains(&index) {
-                let _ = pending.reply.send(Err(CommitError::TooLarge));
-            } else {
-                others.push(pending);
+    /// Sees to it that a record which the brokers do not take holds up no other one. Brokers refuse records by what was sent
+    /// together, so as long as several commits may be at fault, fewer are tried together.
+    fn make_way(&mut self, batch: &mut Vec<Pending>, too_long: &BTreeSet<usize>) {
+        let only = match too_long.first() {
+            Some(index) if too_long.len() == 1 && *index < batch.len() => *index,
+            _ => {
+                self.together_max = (batch.len() / 2).max(1);
+                return;
             }
+        };
+        let pending = &mut batch[only];
+        // Asked each time: whoever looks after the topic may have changed it, and it is rare.
+        let len = topics::record_bytes_max(&self.settings, &self.shared.topics.dead_letters);
+        if pending.commit.records.iter_mut().any(|record| record.shorten(len)) {
+            tracing::warn!(
+                topic = pending.commit.ownership.topic(),
+                partition = pending.commit.ownership.partition(),
+                offset = pending.commit.consumed,
+                "a dead letter is longer than its topic takes, and is shortened"
+            );
+        } else if let Some(otherwise) = pending.commit.otherwise.take() {
+            pending.commit.records = otherwise;
+            pending.gave_way = true;
+        } else {
+            let _ = batch.remove(only).reply.send(Err(CommitError::TooLarge));
         }
-        *batch = others;
     }
 
     fn give_up_producer(&mut self) {
@@ -559,9 +597,6 @@ impl Transactions {
 
     /// Fails the instance when there is no hope, or has not been for too long.
     fn note_failure(&mut self, error: &KafkaError) {
-        if error.rdkafka_error_code().is_some_and(is_too_large) {
-            return; // That was a record's fault, and its commit is out of the way.
-        }
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         let is_refused = error.rdkafka_error_code().is_some_and(is_forbidden);
         if is_refused || since.elapsed() >= self.settings.patience {

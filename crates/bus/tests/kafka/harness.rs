@@ -228,7 +228,7 @@ fn check(outcome: Result<(), CommitError>) {
 
 /// What to commit for a request: its key is its pipeline, or its value begins with it.
 pub(crate) fn decide(received: &Received, topics: &Topics) -> Commit {
-    let value = String::from_utf8(received.value.clone().unwrap_or_default()).expect("text");
+    let value = String::from_utf8(received.value.as_deref().unwrap_or_default().to_vec()).expect("text");
     let pipeline = value.split('/').next().unwrap_or_default().to_owned();
     let is_home =
         received.ownership.topic() == topics.requests && received.ownership.partition() == topics.home(&pipeline);
@@ -240,7 +240,7 @@ pub(crate) fn decide(received: &Received, topics: &Topics) -> Commit {
     } else {
         vec![received.forward(&pipeline)]
     };
-    Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records }
+    Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records, otherwise: None }
 }
 
 /// Produces requests `<pipeline>/<number>` over many pipelines, each keyed by its pipeline, and returns their values.
@@ -309,9 +309,15 @@ pub(crate) fn read(address: &str, topic: &str) -> Vec<Found> {
 
 /// Makes a topic.
 pub(crate) async fn make_topic(address: &str, topic: &str, partitions: i32, policy: &str) {
+    make_topic_with(address, topic, partitions, &[("cleanup.policy", policy)]).await;
+}
+
+/// Makes a topic with settings of its own.
+pub(crate) async fn make_topic_with(address: &str, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", address).create().expect("a client");
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("cleanup.policy", policy);
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
     let made = admin.create_topics([&new], &options).await.expect("an answer");
     assert_eq!(made, [Ok(topic.to_owned())]);
@@ -348,6 +354,18 @@ pub(crate) fn values(address: &str, topic: &str) -> Vec<String> {
     let mut values: Vec<_> = read(address, topic).into_iter().filter_map(|found| found.value).collect();
     values.sort();
     values
+}
+
+/// Letters in which a compressor finds nothing.
+pub(crate) fn noise(seed: u64, len: usize) -> String {
+    let mut state = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let letter = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'0' + (state % 75) as u8)
+    };
+    (0..len).map(letter).collect()
 }
 
 /// Waits until a condition holds that nothing tells of.

@@ -3,7 +3,9 @@
 use dagwright_bus::kafka::{Commit, CommitError, Destination, Outgoing, Producer};
 use dagwright_model::code::Code;
 
-use crate::harness::{Broker, PARTITIONS, Station, assert_once, decide, instance, owns, read, settings, submit, until};
+use crate::harness::{
+    Broker, PARTITIONS, Station, assert_once, decide, instance, noise, owns, read, settings, submit, until,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_becomes_a_record_an_event_and_an_offset() {
@@ -76,12 +78,13 @@ async fn a_record_that_is_too_long_fails_alone() {
     let long = Commit {
         ownership: received.ownership.clone(),
         consumed: None,
-        records: vec![Outgoing::new(Destination::Ledger, "k", vec![0; 5_000_000])],
+        records: vec![Outgoing::new(Destination::Ledger, "k", noise(1, 5_000_000))],
+        otherwise: None,
     };
     let (long, fine) = tokio::join!(instance.commit(long), instance.commit(decide(&received, &topics)));
     assert_eq!((long, fine), (Err(CommitError::TooLarge), Ok(())));
     assert_once(&broker.address, &topics, &["p/1".into()]);
-    let error = producer.produce(&Outgoing::new(Destination::Requests, "p", vec![0; 5_000_000])).await.unwrap_err();
+    let error = producer.produce(&Outgoing::new(Destination::Requests, "p", noise(1, 5_000_000))).await.unwrap_err();
     assert_eq!(error.code(), Code::RequestTooLarge, "{error}");
     instance.close().await;
 }

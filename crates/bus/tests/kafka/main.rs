@@ -8,6 +8,7 @@ mod dangling;
 mod failover;
 mod harness;
 mod ledger;
+mod lengths;
 mod mock;
 mod routes;
 mod topics;

@@ -51,7 +51,8 @@ impl Mocked {
 
     async fn commit(&self, received: &Received) -> Result<(), CommitError> {
         let records = vec![Outgoing::new(Destination::Ledger, "k", "v"), Outgoing::new(Destination::Events, "p", "e")];
-        let commit = Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records };
+        let commit =
+            Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records, otherwise: None };
         self.instance.commit(commit).await
     }
 }

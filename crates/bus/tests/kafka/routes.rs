@@ -55,7 +55,8 @@ async fn a_request_goes_where_its_pipeline_is_at_home() {
 async fn bury(instance: &Instance, requests: &mut Requests, code: Code) -> Received {
     let received = requests.next().await.unwrap();
     let records = vec![received.dead_letter(code, "not JSON: <é>")];
-    let commit = Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records };
+    let commit =
+        Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records, otherwise: None };
     instance.commit(commit).await.unwrap();
     received
 }

@@ -97,6 +97,9 @@ struct Letter<'a> {
     replay_of: Option<String>,
     key: Option<Bytes<'a>>,
     bytes: Option<usize>,
+    /// How many bytes it had, of a letter that holds only the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_from: Option<u64>,
 }
 
 /// Bytes for machines: as text where they are text, else in base64.
@@ -252,6 +255,7 @@ impl<'a> Letter<'a> {
             replay_of: head.replay_of.as_ref().map(ToString::to_string),
             key: head.key.as_deref().map(Bytes::of),
             bytes: head.bytes,
+            cut_from: head.cut_from,
         }
     }
 }

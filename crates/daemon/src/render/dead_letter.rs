@@ -44,7 +44,7 @@ pub(crate) fn listing(listing: &Listing) -> String {
 /// Renders one with everything that it has.
 pub(crate) fn letter(letter: &DeadLetter) -> String {
     let DeadLetter { head, value, headers } = letter;
-    let Head { address, at, key, code, error, attempts, origin, replay_of, bytes } = head;
+    let Head { address, at, key, code, error, attempts, origin, replay_of, bytes, cut_from } = head;
     let mut rows = table();
     let mut line = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -65,7 +65,8 @@ pub(crate) fn letter(letter: &DeadLetter) -> String {
     let mut text = format!("{} {code} {error}\n{}", styled(HEADING, address), indented(&rows));
     match (value, bytes) {
         (Some(value), Some(bytes)) => {
-            let _ = writeln!(text, "  content, {}", number::bytes(*bytes as u64));
+            let all = cut_from.map(|all| format!(" of {}; the topic took no more", number::bytes(all)));
+            let _ = writeln!(text, "  content, {}{}", number::bytes(*bytes as u64), all.unwrap_or_default());
             text.push_str(&content(value));
         }
         _ => text.push_str("  no content\n"),
@@ -159,6 +160,7 @@ mod tests {
                 origin: None,
                 replay_of: None,
                 bytes: Some(evil.len()),
+                cut_from: None,
             },
             value: Some(evil.clone().into_bytes()),
             headers: vec![(evil.clone(), Some(evil.into_bytes())), ("none".into(), None)],
