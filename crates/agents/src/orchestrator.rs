@@ -133,18 +133,20 @@ impl OrchestratorAgent {
 
     /// Takes a session up from its records; there are none of a new one.
     fn take_up(&mut self, request: &RequestId, asked: Asked, records: &[Record]) -> Option<Step> {
-        let at_ms = self.clock.now_ms();
         let next_sequence = records.last().map_or(asked.first_sequence, |record| record.sequence + 1);
-        let recorded: Vec<_> = records.iter().filter_map(said).collect();
+        // When they were said is of another process, or of a clock that was set since: what counts against the bounds is the
+        // time from here on.
+        let at_ms = self.clock.elapsed_ms();
+        let recorded: Vec<_> = records.iter().filter_map(said).map(|envelope| (at_ms, envelope)).collect();
         if asked.is_hopeless() {
             let problem = session::lost(&Party::sole(Role::Orchestrator));
-            return Some(abandon(request, &self.lineup, records, next_sequence, at_ms, problem));
+            return Some(abandon(request, &self.lineup, records, next_sequence, self.clock.now_ms(), problem));
         }
         match replay::resume(request.clone(), asked.spec, asked.bounds, &self.lineup, &recorded, at_ms) {
             Ok((session, effects)) => {
                 let open = Open::new(session, recorded.len(), next_sequence);
                 self.sessions.insert(request.clone(), open);
-                self.follow(request, effects, at_ms)
+                self.follow(request, effects)
             }
             Err(divergence) => {
                 tracing::error!(%request, %divergence, "could not take a session up");
@@ -154,21 +156,22 @@ impl OrchestratorAgent {
                     message: "the negotiation was begun by another version and cannot be taken up".into(),
                     hint: "submit the request again".into(),
                 };
-                Some(abandon(request, &self.lineup, records, next_sequence, at_ms, problem))
+                Some(abandon(request, &self.lineup, records, next_sequence, self.clock.now_ms(), problem))
             }
         }
     }
 
     /// Applies an event to a session and says what follows.
-    fn step(&mut self, request: &RequestId, event: Event, at_ms: u64) -> Option<Step> {
+    fn step(&mut self, request: &RequestId, event: Event) -> Option<Step> {
         self.life.work().on_behalf_of(request, || {
             let effects = self.sessions.get_mut(request)?.session.apply(event);
-            self.follow(request, effects, at_ms)
+            self.follow(request, effects)
         })
     }
 
     /// Says what follows from a session's effects.
-    fn follow(&mut self, request: &RequestId, effects: Vec<Effect>, at_ms: u64) -> Option<Step> {
+    fn follow(&mut self, request: &RequestId, effects: Vec<Effect>) -> Option<Step> {
+        let at_ms = self.clock.now_ms();
         let open = self.sessions.get_mut(request)?;
         let (mut messages, mut ending) = (Vec::new(), None);
         for effect in effects {
@@ -235,13 +238,13 @@ impl OrchestratorAgent {
         }))
     }
 
-    fn step_all(&mut self, event: impl Fn(&RequestId) -> Event, at_ms: u64) -> Vec<Step> {
+    fn step_all(&mut self, event: impl Fn(&RequestId) -> Event) -> Vec<Step> {
         let requests: Vec<_> = self.sessions.keys().cloned().collect();
-        self.step_each(&requests, event, at_ms)
+        self.step_each(&requests, event)
     }
 
-    fn step_each(&mut self, requests: &[RequestId], event: impl Fn(&RequestId) -> Event, at_ms: u64) -> Vec<Step> {
-        requests.iter().filter_map(|request| self.step(request, event(request), at_ms)).collect()
+    fn step_each(&mut self, requests: &[RequestId], event: impl Fn(&RequestId) -> Event) -> Vec<Step> {
+        requests.iter().filter_map(|request| self.step(request, event(request))).collect()
     }
 }
 
@@ -257,25 +260,25 @@ impl Handler<Notice> for OrchestratorAgent {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, notice: Notice, _: &mut Context<Self>) -> Self::Result {
-        let at_ms = self.clock.now_ms();
+        let at_ms = self.clock.elapsed_ms();
         let steps = match notice {
             Notice::Asked(request) => return AtomicResponse::new(self.open(request)),
             Notice::Received(envelope) => {
                 let request = envelope.session.clone();
-                self.step(&request, Event::Received { envelope, at_ms }, at_ms).into_iter().collect()
+                self.step(&request, Event::Received { envelope, at_ms }).into_iter().collect()
             }
             Notice::Restarted { party, over } => {
                 let blamed = |request: &RequestId| over.as_ref().is_none_or(|over| over == request);
                 let event = |request: &_| Event::Restarted { party: party.clone(), blamed: blamed(request), at_ms };
-                self.step_all(event, at_ms)
+                self.step_all(event)
             }
             Notice::Moved { party, sessions, blamed } => {
-                self.step_each(&sessions, |_| Event::Restarted { party: party.clone(), blamed, at_ms }, at_ms)
+                self.step_each(&sessions, |_| Event::Restarted { party: party.clone(), blamed, at_ms })
             }
             Notice::Away { party, sessions } => {
-                self.step_each(&sessions, |_| Event::Absent { party: party.clone(), at_ms }, at_ms)
+                self.step_each(&sessions, |_| Event::Absent { party: party.clone(), at_ms })
             }
-            Notice::Tick => self.step_all(|_| Event::TimePassed { at_ms }, at_ms),
+            Notice::Tick => self.step_all(|_| Event::TimePassed { at_ms }),
         };
         AtomicResponse::new(self.perform(steps))
     }
@@ -350,7 +353,7 @@ fn abandon(
     problem: Problem,
 ) -> Step {
     let problems = vec![problem];
-    let mut transcript = Transcript(records.iter().filter_map(said).map(|(_, envelope)| envelope).collect());
+    let mut transcript = Transcript(records.iter().filter_map(said).collect());
     let messages = replay::abandon(request, lineup, &transcript, &problems);
     let is_ended = records.iter().any(|record| {
         matches!(record.body, RecordBody::PlanSealed(_) | RecordBody::Deadlocked(_) | RecordBody::Failed(_))
@@ -368,10 +371,10 @@ fn abandon(
     Step { request: request.clone(), records, messages, end: Some(end) }
 }
 
-/// Returns the message that a record holds, with its time.
-fn said(record: &Record) -> Option<(u64, Envelope)> {
+/// Returns the message that a record holds.
+fn said(record: &Record) -> Option<Envelope> {
     match &record.body {
-        RecordBody::MessageSent(envelope) => Some((record.at, (**envelope).clone())),
+        RecordBody::MessageSent(envelope) => Some((**envelope).clone()),
         _ => None,
     }
 }

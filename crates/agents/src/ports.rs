@@ -1,5 +1,7 @@
 //! What agents need from outside: traits, so that tests can stand in for processes and clocks.
 
+use std::{sync::OnceLock, time::Instant};
+
 use async_trait::async_trait;
 use dagwright_model::facts::{ProbeReply, ProbeRequest, TypingReply, TypingRequest};
 
@@ -17,8 +19,11 @@ pub trait Observer: Send + Sync {
 
 /// Tells the time; for the origin of facts and for the negotiation's deadline, never for a decision of the rules.
 pub trait Clock: Send + Sync {
-    /// Returns milliseconds since the Unix epoch.
+    /// Returns milliseconds since the Unix epoch. Somebody may set that clock at any moment, also back.
     fn now_ms(&self) -> u64;
+
+    /// Returns milliseconds that only pass, since a moment of this process: for spans of time.
+    fn elapsed_ms(&self) -> u64;
 
     /// Returns the same as an RFC 3339 instant in UTC, to the millisecond.
     fn now_rfc3339(&self) -> String {
@@ -36,5 +41,11 @@ impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        static BEGINNING: OnceLock<Instant> = OnceLock::new();
+        let elapsed = BEGINNING.get_or_init(Instant::now).elapsed();
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 }

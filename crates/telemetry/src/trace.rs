@@ -95,7 +95,8 @@ fn tell_in(scope: &'static str, parent: &Context, past: impl IntoIterator<Item =
         if let Some(failure) = past.failure {
             span.set_status(Status::error(failure));
         }
-        span.end_with_timestamp(at(past.ended_ms));
+        // Somebody may have set the clock back meanwhile.
+        span.end_with_timestamp(at(past.ended_ms.max(past.began_ms)));
     }
 }
 

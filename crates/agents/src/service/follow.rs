@@ -198,8 +198,10 @@ impl Follower {
         let (began, began_ms) = (Instant::now(), self.shared.clock().now_ms());
         let effects = life.apply(event);
         if effects.iter().any(|effect| matches!(effect, Effect::Record(RecordBody::DagCompiled(_)))) {
-            metrics::compiled(began.elapsed());
-            spans::compiled(self.accepted.traceparent.as_deref(), began_ms, self.shared.clock().now_ms());
+            let elapsed = began.elapsed();
+            metrics::compiled(elapsed);
+            let ended_ms = began_ms.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+            spans::compiled(self.accepted.traceparent.as_deref(), began_ms, ended_ms);
         }
         for effect in effects {
             match effect {
@@ -275,7 +277,7 @@ struct Commission {
 /// Lets the agents negotiate.
 async fn negotiate(commission: Commission) -> Told {
     let Commission { shared, request, accepted, next_sequence } = commission;
-    let found_at_ms = shared.clock().now_ms();
+    let found_at_ms = shared.clock().elapsed_ms();
     if let Some(Recent { plan, from, .. }) = shared.plans.get(&accepted.spec_hash, found_at_ms) {
         return Told::Event(Event::Reused { plan, from }, next_sequence);
     }

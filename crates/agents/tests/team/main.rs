@@ -4,12 +4,15 @@ mod apart;
 mod supervision;
 mod world;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use async_trait::async_trait;
 use dagwright_agents::{
     Error, Lineup, Negotiated, Ports, Team,
-    ports::{Observer, SystemClock},
+    ports::{Clock, Observer, SystemClock},
 };
 use dagwright_bus::in_process::InProcess;
 use dagwright_model::{
@@ -35,6 +38,22 @@ impl Observer for Dark {
 
     async fn type_steps(&self, _: &TypingRequest) -> TypingReply {
         TypingReply::Failed(vec![dark("transform")])
+    }
+}
+
+/// A clock that somebody sets by days each time it is looked at, forwards and back.
+#[derive(Default)]
+struct Jumping(AtomicU64);
+
+impl Clock for Jumping {
+    fn now_ms(&self) -> u64 {
+        const DAY_MS: u64 = 86_400_000;
+        let looks = self.0.fetch_add(1, Relaxed);
+        1_735_700_400_000 + DAY_MS * (looks * 7 % 30)
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        SystemClock.elapsed_ms()
     }
 }
 
@@ -76,6 +95,20 @@ fn a_ledger_that_cannot_be_written_is_told_at_once() {
     // Another writer holds the place that the negotiation was given.
     assert!(matches!(negotiate(&store, 7), Err(Error::Store(_))));
     assert_eq!(store.read(&RequestId("request".into()), 0).expect("reads").len(), 1);
+}
+
+#[test]
+fn a_clock_that_jumps_by_days_ends_no_negotiation() {
+    let store = Arc::new(world::Collapsing::default());
+    store.ledger.append(&[world::accepted("a.csv", &world::spec("a.csv"))]).expect("appends");
+    let world::Cast { observer, bus, store, lineup } = world::Cast::healthy(&store);
+    let ports = Ports { bus, observer, store: store.clone(), clock: Arc::new(Jumping::default()), lineup };
+    let negotiated = actix::System::new()
+        .block_on(async { world::negotiate(&Team::start(ports).await.expect("a team"), "a.csv").await })
+        .expect("an answer");
+    assert!(matches!(negotiated.ending, Ending::Sealed(_)), "{:?}", negotiated.ending);
+    let records = store.read(&RequestId("a.csv".into()), 1).expect("reads");
+    assert!(records.windows(2).any(|pair| pair[0].at > pair[1].at), "the clock never jumped back");
 }
 
 #[test]
