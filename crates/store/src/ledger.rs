@@ -237,13 +237,7 @@ impl<M: OrderedMap> Ledger<M> {
         if summary.purpose == Purpose::Plan {
             return Ok(()); // Somebody looked; the pipeline may never have been asked for.
         }
-        let key = keys::pipeline(&summary.pipeline);
-        let known = batch.holds(&key, &self.map)?;
-        let read = |bytes: Vec<u8>| {
-            serde_json::from_slice(&bytes)
-                .map_err(|source| Error::Unreadable { what: "a pipeline's summary", source: source.into() })
-        };
-        let mut pipeline = match known.map(read).transpose()? {
+        let mut pipeline = match self.pipeline_in(batch, &summary.pipeline)? {
             Some(known) => known,
             None => PipelineSummary {
                 pipeline: summary.pipeline.clone(),
@@ -252,12 +246,16 @@ impl<M: OrderedMap> Ledger<M> {
                 applied: None,
                 baseline: None,
                 newest: summary.request.clone(),
+                newest_at: summary.accepted_at,
                 ran: None,
                 changed: None,
             },
         };
         match &record.body {
-            RecordBody::Accepted(_) => pipeline.newest = summary.request.clone(),
+            RecordBody::Accepted(_) => {
+                pipeline.newest = summary.request.clone();
+                pipeline.newest_at = summary.accepted_at;
+            }
             RecordBody::RunStarted(started) => {
                 pipeline.baseline = Some(started.plan_hash.clone());
                 pipeline.ran = Some(summary.request.clone());
@@ -274,8 +272,15 @@ impl<M: OrderedMap> Ledger<M> {
             }
             _ => {}
         }
-        batch.put(key, canonical::to_bytes(&pipeline));
+        batch.put(keys::pipeline(&summary.pipeline), canonical::to_bytes(&pipeline));
         Ok(())
+    }
+
+    /// Returns what is known of a pipeline once a batch is applied.
+    fn pipeline_in(&self, batch: &Batch, pipeline: &str) -> Result<Option<PipelineSummary>, Error> {
+        let Some(bytes) = batch.holds(&keys::pipeline(pipeline), &self.map)? else { return Ok(None) };
+        let known = serde_json::from_slice(&bytes);
+        known.map(Some).map_err(|source| Error::Unreadable { what: "a pipeline's summary", source: source.into() })
     }
 
     /// Applies one record to the request's summary and to what is derived.
@@ -287,7 +292,13 @@ impl<M: OrderedMap> Ledger<M> {
     ) -> Result<RequestSummary, Error> {
         let mut summary = match (summary, &record.body) {
             (None, RecordBody::Accepted(accepted)) => {
-                let summary = accept(record, accepted)?;
+                let mut summary = accept(record, accepted)?;
+                if let Some(known) = self.pipeline_in(batch, &summary.pipeline)?
+                    && summary.purpose != Purpose::Plan
+                {
+                    summary.accepted_at = summary.accepted_at.max(known.newest_at.saturating_add(1));
+                    summary.changed_at = summary.accepted_at;
+                }
                 batch.put(keys::of_pipeline(&summary.pipeline, summary.accepted_at, &summary.request), Vec::new());
                 let by_time = match summary.purpose {
                     Purpose::Plan => keys::looked(summary.accepted_at, &summary.request),
@@ -307,7 +318,7 @@ impl<M: OrderedMap> Ledger<M> {
         };
         let was_unfinished = summary.is_unfinished_run();
         summary.next_sequence = record.sequence + 1;
-        summary.changed_at = record.at;
+        summary.changed_at = summary.changed_at.max(record.at);
         match &record.body {
             RecordBody::Accepted(_)
             | RecordBody::MessageSent(_)

@@ -283,9 +283,10 @@ pub struct RequestSummary {
     pub purpose: Purpose,
     /// See [`Accepted::run_key`](dagwright_model::record::Accepted::run_key).
     pub run_key: String,
-    /// When it was accepted, in milliseconds since the Unix epoch.
+    /// When it was accepted, in milliseconds since the Unix epoch; later than any that its pipeline accepted before, also
+    /// when the clock was set back in between. The order of requests rests on it.
     pub accepted_at: u64,
-    /// When its last record was made, likewise.
+    /// When its last record was made, likewise; never before an earlier one.
     pub changed_at: u64,
     /// The sequence that its next record must have.
     pub next_sequence: u64,
@@ -327,6 +328,9 @@ pub struct PipelineSummary {
     pub baseline: Option<PlanHash>,
     /// Its newest request.
     pub newest: RequestId,
+    /// When that was accepted, as its summary says.
+    #[serde(default)]
+    pub newest_at: u64,
     /// The request that ran last.
     #[serde(default)]
     pub ran: Option<RequestId>,
