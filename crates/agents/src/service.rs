@@ -371,7 +371,10 @@ impl Shared {
     /// Notes that the ledger failed, unless it is only that somebody was faster.
     fn refused(&self, error: StoreError) -> Refused {
         match &error {
-            StoreError::Conflict { .. } | StoreError::Misuse { .. } | StoreError::Elsewhere { .. } => {}
+            StoreError::Conflict { .. }
+            | StoreError::TooLong { .. }
+            | StoreError::Misuse { .. }
+            | StoreError::Elsewhere { .. } => {}
             _ => {
                 tracing::error!(error = %error, "the ledger failed");
                 self.broken.cancel();

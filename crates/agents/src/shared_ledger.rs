@@ -156,7 +156,9 @@ impl Store for SharedLedger {
         // Callers are where blocking is allowed.
         match block_on(self.committer.commit(commit)) {
             Ok(()) => self.cache.learn(records),
-            Err(CommitError::TooLarge) => Err(Error::Misuse { what: "a record is longer than Kafka takes" }),
+            Err(CommitError::TooLarge) => {
+                Err(Error::TooLong { request: first.request.clone(), what: "a topic of Kafka" })
+            }
             Err(CommitError::Lost | CommitError::OutOfOrder { .. } | CommitError::Closed) => Err(elsewhere()),
         }
     }

@@ -78,6 +78,14 @@ pub enum Error {
         /// The request.
         request: RequestId,
     },
+    /// A record is longer than can be kept. Nothing was appended, and shorter ones can be.
+    #[error("a record of request {request} is longer than {what} takes")]
+    TooLong {
+        /// The request.
+        request: RequestId,
+        /// What cannot take it.
+        what: &'static str,
+    },
     /// The caller gave records that do not belong together.
     #[error("cannot append: {what}")]
     Misuse {
@@ -102,6 +110,7 @@ impl Error {
             | Self::Poisoned
             | Self::Unreadable { .. } => Code::StoreUnusable,
             Self::Elsewhere { .. } => Code::BusUnreachable,
+            Self::TooLong { .. } => Code::RequestTooLarge,
             Self::Conflict { .. } | Self::Misuse { .. } => Code::Internal,
         }
     }
@@ -119,6 +128,7 @@ impl Error {
             }
             Self::Database { .. } | Self::Poisoned => "check that the disk has space and is not failing, and try again",
             Self::Elsewhere { .. } => "ask again: the instance that has it now goes on with it",
+            Self::TooLong { .. } => "make the spec shorter; with Kafka, or raise max.message.bytes of our topics",
             Self::Conflict { .. } | Self::Misuse { .. } => "this is a bug in Dagwright; please report it",
         }
     }

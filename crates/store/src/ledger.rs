@@ -174,7 +174,7 @@ impl<M: OrderedMap> Ledger<M> {
         for record in records {
             let bytes = record::encode(record);
             if bytes.len() > record::RECORD_BYTES_MAX {
-                return Err(Error::Misuse { what: "a record is longer than can be read back" });
+                return Err(Error::TooLong { request: record.request.clone(), what: "the ledger" });
             }
             batch.put(keys::record(&record.request, record.sequence), bytes);
             let derived = self.derive(batch, summary, record)?;

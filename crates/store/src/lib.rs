@@ -42,7 +42,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// the others must follow it, so two writers that read the same state cannot both append.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when another writer was faster, [`Error::Misuse`] for records that do not belong together,
+    /// [`Error::Conflict`] when another writer was faster, [`Error::TooLong`] for a record that is longer than can be
+    /// kept, [`Error::Misuse`] for records that do not belong together,
     /// or what is wrong with the storage; nothing was appended in any of these cases.
     fn append(&self, records: &[Record]) -> Result<(), Error>;
 

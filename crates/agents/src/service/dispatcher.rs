@@ -155,6 +155,18 @@ impl Dispatcher {
             Ok(Ended::Overtaken) => self.send_again(pipeline, request, errand, turn_came, context),
             // Its pipeline was lost, and won again before the one who followed had gone.
             Err(lost) if lost.is_cancelled() && turn_came => self.send_after(pipeline, request, Errand::GoOn, context),
+            Ok(Ended::TooLarge) => {
+                tracing::warn!(request_id = %request, "a request is given up, as its records are too long");
+                let given_up =
+                    self.losses.insert(request.clone(), LOSSES_MAX).is_some_and(|losses| losses >= LOSSES_MAX);
+                if given_up {
+                    // Not even that can be written.
+                    self.leave(&pipeline, &request, context);
+                } else {
+                    let errand = Errand::GiveUp(too_large(&request));
+                    self.send_after(pipeline, request, errand, context);
+                }
+            }
             Err(lost) if lost.is_cancelled() => {}
             Err(_) => {
                 let losses = self.losses.entry(request.clone()).or_default();
@@ -306,6 +318,15 @@ impl Handler<Drain> for Dispatcher {
             }
         };
         AtomicResponse::new(Box::pin(wait.into_actor(self)))
+    }
+}
+
+fn too_large(request: &RequestId) -> Problem {
+    Problem {
+        code: Code::RequestTooLarge,
+        subject: request.0.clone(),
+        message: "what is to be written of the request is longer than the ledger takes".into(),
+        hint: "make the spec shorter; with Kafka, or raise max.message.bytes of our topics".into(),
     }
 }
 

@@ -63,6 +63,8 @@ pub(super) enum Ended {
     /// The ledger took no record: another process acts for the pipeline, or did for a while, or somebody else has written
     /// for the request meanwhile.
     Overtaken,
+    /// What is to be written of it is longer than the ledger takes, and will be the next time.
+    TooLarge,
 }
 
 /// What the ledger knows of a request that has not ended.
@@ -108,6 +110,7 @@ pub(super) async fn follow(
     match follower.follow(life, pipeline, errand, asked).instrument(span).await {
         Ok(ended) => ended,
         Err(Refused::Store(StoreError::Elsewhere { .. } | StoreError::Conflict { .. })) => Ended::Overtaken,
+        Err(Refused::Store(StoreError::TooLong { .. })) => Ended::TooLarge,
         // The ledger failed, which is told elsewhere.
         Err(_) => Ended::HandedOver,
     }
@@ -370,7 +373,7 @@ async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Tol
             Told::Event(Event::RunEnded, next_sequence)
         }
         Err(EngineError::Append {
-            source: error @ (StoreError::Elsewhere { .. } | StoreError::Conflict { .. }),
+            source: error @ (StoreError::Elsewhere { .. } | StoreError::Conflict { .. } | StoreError::TooLong { .. }),
             ..
         }) => Told::Failed(error.into()),
         Err(error) => {
