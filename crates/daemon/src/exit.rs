@@ -37,6 +37,7 @@ impl Exit {
             | Code::AgentAway
             | Code::ServiceUnreachable
             | Code::BusUnreachable
+            | Code::BusDenied
             | Code::WebhookUnreachable => Self::Unreachable,
             Code::SpecUnreadable
             | Code::SpecUnknownKey
@@ -96,7 +97,6 @@ impl Exit {
             | Code::ScopeMissing
             | Code::ApprovalOwn
             | Code::NothingToDecide
-            | Code::BusDenied
             | Code::CacheForeign
             | Code::EventRefused
             | Code::EventsForgotten
