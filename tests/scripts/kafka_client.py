@@ -6,7 +6,7 @@ The argument holds librdkafka's settings. Each line of standard input is a reque
 output: {"ok": …} or {"error": {"code": …, "message": …}} with the code as librdkafka names it. It ends with its input.
 
     {"do": "topics"}                                                          names
-    {"do": "create_topic", "topic": …, "partitions": …}
+    {"do": "create_topic", "topic": …, "partitions": …, "settings": {…}}
     {"do": "grant", "kind": "topic", "name": …, "user": …, "operations": […]} those only, and nobody else any
     {"do": "produce", "topic": …, "records": […]}                             [partition, offset] of each
     {"do": "produce", …, "transaction": …}                                    begins it, unless that id has one open
@@ -77,9 +77,9 @@ class Client:
                 self.admin.poll(0)  # Calls `note`.
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no broker answered"))
 
-    def create_topic(self, topic: str, partitions: int) -> None:
+    def create_topic(self, topic: str, partitions: int, settings: dict[str, str]) -> None:
         self.topics()  # Waits for the broker, which creating does not.
-        made = self.admin.create_topics([NewTopic(topic, partitions, 1)], operation_timeout=PATIENCE_S)
+        made = self.admin.create_topics([NewTopic(topic, partitions, 1, config=settings)], operation_timeout=PATIENCE_S)
         made[topic].result()
 
     def grant(self, kind: str, name: str, user: str, operations: list[str]) -> None:

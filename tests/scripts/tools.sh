@@ -6,8 +6,9 @@
 #   tools.sh postgres   the server's binaries, unless the machine has some
 #   tools.sh kafka      Apache Kafka with its console tools, by Maven; Java 17, Maven and openssl unless the machine has some
 #   tools.sh promtool   Prometheus's promtool, from Debian's package, of which nothing else is installed
+#   tools.sh faketime   libfaketime, by which a test lets the clock jump, from Debian's package, of which nothing else is installed
 #   tools.sh strace     strace, by which a test kills a process at each of its steps, unless the machine has it
-#   tools.sh all        the six above
+#   tools.sh all        the seven above
 #   tools.sh lint       cargo-deny, unless the machine has it; apart from `all` as it compiles for minutes
 #   tools.sh lock       resolves requirements/*.in anew into requirements/*.txt
 #
@@ -24,6 +25,7 @@ python=python3.11 # Both Airflows support it, and it is Debian 12's.
 uv_version=0.13.9
 cargo_deny_version=0.18.6
 promtool_version=2.42.0 # Debian 12's.
+faketime_version=0.9.10 # Debian 12's.
 java_version_min=17     # What Kafka 4 brokers need, and Debian 12's.
 
 say() { printf 'tools: %s\n' "$*" >&2; }
@@ -175,19 +177,38 @@ install_promtool() {
     has_promtool && return
     command -v apt-get >/dev/null || die "cannot install promtool: no apt-get here; put it into $home/bin"
     say "installing promtool $promtool_version into $home"
-    rm -rf "$home"
-    mkdir -p "$home/package"
-    cd "$home/package"
-    {
-        download_promtool || { ((EUID == 0)) && apt-get update -q && download_promtool; }
-    } >&2 9>&- || die "could not download Debian's package prometheus $promtool_version; apt-get's output is above"
-    dpkg-deb -x prometheus_*.deb .
+    unpack "$home" prometheus "$promtool_version"
     mkdir "$home/bin"
-    mv usr/bin/promtool "$home/bin/"
+    mv "$home/package/usr/bin/promtool" "$home/bin/"
     rm -rf "$home/package"
 }
 
-download_promtool() { apt-get download -q "prometheus=$promtool_version*"; }
+# Unpacks version $3 of Debian's package $2 into the folder `package` of $1, which is made anew.
+unpack() {
+    rm -rf "$1"
+    mkdir -p "$1/package"
+    cd "$1/package"
+    {
+        download "$2" "$3" || { ((EUID == 0)) && apt-get update -q && download "$2" "$3"; }
+    } >&2 9>&- || die "could not download Debian's package $2 $3; apt-get's output is above"
+    dpkg-deb -x "$2"_*.deb .
+}
+
+download() { apt-get download -q "$1=$2*"; }
+
+has_faketime() { [[ -f $tools/faketime-$faketime_version/lib/libfaketimeMT.so.1 ]]; }
+
+# Its programs are not needed: the library is loaded by the one program whose clock jumps.
+install_faketime() {
+    local home=$tools/faketime-$faketime_version
+    has_faketime && return
+    command -v apt-get >/dev/null || die "cannot install libfaketime: no apt-get here; put libfaketimeMT.so.1 into $home/lib"
+    say "installing libfaketime $faketime_version into $home"
+    unpack "$home" libfaketime "$faketime_version"
+    mkdir "$home/lib"
+    mv "$home"/package/usr/lib/*/faketime/libfaketimeMT.so.1 "$home/lib/"
+    rm -rf "$home/package"
+}
 
 has_strace() { command -v strace >/dev/null; }
 
@@ -244,6 +265,7 @@ case "${1:-}" in
     postgres) postgres ;;
     kafka) kafka ;;
     promtool) has_promtool || locked promtool install_promtool ;;
+    faketime) has_faketime || locked faketime install_faketime ;;
     strace) strace ;;
     all)
         venv tools
@@ -251,6 +273,7 @@ case "${1:-}" in
         postgres
         kafka
         has_promtool || locked promtool install_promtool
+        has_faketime || locked faketime install_faketime
         strace
         ;;
     lint) has_cargo_deny || locked cargo-deny install_cargo_deny ;;

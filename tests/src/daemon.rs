@@ -39,7 +39,8 @@ impl Daemon {
     /// When it does not start.
     #[must_use]
     pub fn with(workspace: &Workspace, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
-        Self::launch(workspace, variables, arguments, None)
+        let mut command = Self::command(workspace, variables);
+        Self::launch(command.args(arguments)).unwrap_or_else(|code| panic!("it ended with {code:?}"))
     }
 
     /// Starts a service whose log is kept, one JSON object a line: see [`Daemon::log`].
@@ -49,27 +50,46 @@ impl Daemon {
     #[must_use]
     pub fn logged(workspace: &Workspace, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         let log = workspace.path("daemon.log");
-        let variables = [variables, &[("DAGWRIGHT__LOG__FORMAT", "json")]].concat();
-        Self::launch(workspace, &variables, arguments, Some(log))
+        let mut command = Self::command(workspace, variables);
+        command.args(arguments).env("DAGWRIGHT__LOG__FORMAT", "json").stderr(File::create(&log).expect("a file"));
+        let mut daemon = Self::launch(&mut command).unwrap_or_else(|code| panic!("it ended with {code:?}"));
+        daemon.log = Some(log);
+        daemon
     }
 
-    fn launch(workspace: &Workspace, variables: &[(&str, &str)], arguments: &[&str], log: Option<PathBuf>) -> Self {
+    /// Returns the command of a service with variables of its environment, for a test that starts it in a way of its own or
+    /// expects it to refuse to start.
+    #[must_use]
+    pub fn command(workspace: &Workspace, variables: &[(&str, &str)]) -> Command {
         let mut command = workspace.dagwright();
-        let stderr = log.as_ref().map_or_else(Stdio::inherit, |log| File::create(log).expect("a file").into());
-        command.arg("serve").args(arguments).stdout(Stdio::piped()).stderr(stderr).env_remove("RUST_LOG");
+        command.arg("serve").env_remove("RUST_LOG");
         command.env("DAGWRIGHT__HTTP__LISTEN", "127.0.0.1:0");
         command.env("DAGWRIGHT__URIS__ALLOW", format!("{}/**", workspace.path("").display()).replace("//", "/"));
         command.envs(variables.iter().copied());
-        let mut child = command.spawn().expect("dagwright starts");
+        command
+    }
+
+    /// Starts a service.
+    ///
+    /// # Errors
+    /// The exit code of one that ended before it said where it listens.
+    ///
+    /// # Panics
+    /// When there is no such program, or it says something else.
+    pub fn launch(command: &mut Command) -> Result<Self, Option<i32>> {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("dagwright starts");
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
         output.read_line(&mut line).expect("a line");
+        if line.is_empty() {
+            return Err(child.wait().expect("its end").code());
+        }
         let address = line.trim_end().rsplit("://").next().and_then(|text| text.parse().ok());
         let Some(address) = address else {
             let _ = child.kill();
             panic!("it does not say where it listens: {line:?}");
         };
-        Self { address, log, _output: output, child }
+        Ok(Self { address, log: None, _output: output, child })
     }
 
     /// Returns a `dagwright` command that talks to this service.
@@ -107,6 +127,17 @@ impl Daemon {
     pub fn log(&self) -> String {
         let log = self.log.as_ref().expect("a service by Daemon::logged");
         std::fs::read_to_string(log).expect("a log")
+    }
+
+    /// Returns the most memory that it held so far, in MiB, without its workers.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn memory_peak_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        peak.and_then(|text| text.parse::<u64>().ok()).expect("the system tells it") / 1024
     }
 
     /// Sends a signal, by its name as `kill` knows it.

@@ -80,6 +80,18 @@ impl Disk {
         inside
     }
 
+    /// Lets the disk have room for so many more KiB, and no more.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn leave(&self, kib: u64) {
+        let mut df = Command::new("df");
+        df.args(["--output=used", "--block-size=1K"]).arg(&self.folder);
+        let said = self.run(&df);
+        let used = said.expect(0).stdout.lines().last().and_then(|line| line.trim().parse::<u64>().ok());
+        self.resize(&format!("{}k", used.expect("a number") + kib));
+    }
+
     /// Changes the size; what is on the disk stays.
     ///
     /// # Panics

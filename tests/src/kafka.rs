@@ -372,7 +372,17 @@ impl Client {
     /// When it cannot be made, or there is one of this name.
     #[track_caller]
     pub fn create_topic(&mut self, topic: &str, partitions: u16) {
-        self.expect(&json!({ "do": "create_topic", "topic": topic, "partitions": partitions }));
+        self.create_topic_with(topic, partitions, &[]);
+    }
+
+    /// Makes a topic with settings of its own, such as `max.message.bytes`.
+    ///
+    /// # Panics
+    /// When it cannot be made, or there is one of this name.
+    #[track_caller]
+    pub fn create_topic_with(&mut self, topic: &str, partitions: u16, settings: &[(&str, &str)]) {
+        let settings: BTreeMap<_, _> = settings.iter().copied().collect();
+        self.expect(&json!({ "do": "create_topic", "topic": topic, "partitions": partitions, "settings": settings }));
     }
 
     /// Grants a user of a secure broker rights to something, and from then on everybody else who has to say who they are
