@@ -14,6 +14,7 @@
 //! | `agreed` | a plan, with what follows from it alone |
 //! | `mail`, `office`, `roster` | how they write to each other; what goes to other processes; who is there |
 //! | `orchestrator`, `participant` | the actors |
+//! | `chain` | an error with what caused it, for the log |
 //! | `docket` | what the orchestrator was asked and has not answered; it outlives the actor |
 //! | `keeper` | delivers an agent's messages, and builds it anew as soon as it panicked |
 //! | `observe` | questions to facts |
@@ -21,6 +22,7 @@
 //! | [`ports`], [`observer`] | what agents need from outside; the one that starts `dagwright-task` |
 
 mod agreed;
+mod chain;
 mod docket;
 pub mod interval;
 mod keeper;

@@ -40,6 +40,7 @@ use self::{
     plans::RecentPlans,
 };
 use crate::{
+    chain::ErrorChain,
     metrics::{self, Answer},
     ports::Clock,
     team::{Ports, Team},
@@ -376,7 +377,7 @@ impl Shared {
             | StoreError::Misuse { .. }
             | StoreError::Elsewhere { .. } => {}
             _ => {
-                tracing::error!(error = %error, "the ledger failed");
+                tracing::error!(error = %ErrorChain(&error), "the ledger failed");
                 self.broken.cancel();
             }
         }

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     agreed::Agreed,
+    chain::ErrorChain,
     interval,
     lifecycle::{Effect, Event, Lifecycle, Pipeline},
     metrics::{self, Place, Waiting},
@@ -377,7 +378,7 @@ async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Tol
             ..
         }) => Told::Failed(error.into()),
         Err(error) => {
-            tracing::error!(request_id = %request, error = %error, "a run cannot go on");
+            tracing::error!(request_id = %request, error = %ErrorChain(&error), "a run cannot go on");
             shared.broken.cancel();
             Told::Event(Event::GivenUp(internal(&error.to_string())), next_sequence)
         }
