@@ -173,7 +173,7 @@ impl DeadLetters {
             let first = head.origin.as_ref().map(|origin| origin.to_string().into_bytes());
             headers.push((REPLAY_OF.into(), first));
         }
-        let sent = producer.produce_to(topic, head.key.as_deref(), value.as_deref(), native(&headers)).await?;
+        let sent = producer.produce_to((topic, None), head.key.as_deref(), value.as_deref(), native(&headers)).await?;
         let place = Place { topic: topic.into(), partition: sent.0, offset: sent.1 };
         Ok(Replayed { address, place, attempt })
     }

@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{
-    Commit, CommitError, Committer, Error, LedgerCache, Owned, Received, Settings, Stats, Topics,
+    Commit, CommitError, Committer, Error, LedgerCache, Owned, Reader, Received, Settings, Stats, Topics,
     acquire::Acquirer,
     client::Log,
     member::{Group, GroupConsumer, Member, QUEUED_KIB_MAX, QUEUED_MAX},
@@ -116,6 +116,12 @@ impl Instance {
     /// As there.
     pub async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
         self.committer.commit(commit).await
+    }
+
+    /// Returns who knows how far the cache has read.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.shared.clone())
     }
 
     /// Returns the topics.

@@ -91,6 +91,8 @@ pub struct Outgoing {
 pub enum Destination {
     /// The ledger's partition with the number of the partition on whose ownership the commit rests.
     Ledger,
+    /// The ledger's partition with this number, whoever owns it: only what is asked of its owner.
+    LedgerOf(i32),
     /// What the outside is told; the partition follows from the key.
     Events,
     /// What is asked for; the partition follows from the key.
@@ -263,11 +265,20 @@ impl fmt::Debug for Outgoing {
 impl Destination {
     pub(crate) fn topic(self, topics: &Topics) -> &str {
         match self {
-            Self::Ledger => &topics.ledger,
+            Self::Ledger | Self::LedgerOf(_) => &topics.ledger,
             Self::Events => &topics.events,
             Self::Requests => &topics.requests,
             Self::Agents => &topics.agents,
             Self::DeadLetters => &topics.dead_letters,
+        }
+    }
+
+    /// Returns the partition where it does not follow from the key; `owned` is the one on whose ownership a commit rests.
+    pub(crate) fn partition(self, owned: Option<i32>) -> Option<i32> {
+        match self {
+            Self::Ledger => owned,
+            Self::LedgerOf(partition) => Some(partition),
+            Self::Events | Self::Requests | Self::Agents | Self::DeadLetters => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Writes what needs no transaction: requests that came in by HTTP, and what agents say.
+//! Writes what needs no transaction: what is asked of the owners of partitions, and what agents say.
 //!
 //! Idempotent: a record is there once, whatever the connection did. Records with the same key keep their order.
 
@@ -55,18 +55,19 @@ impl Producer {
     /// Not cancel safe: the record may be written although nobody waits for it.
     pub async fn produce(&self, record: &Outgoing) -> Result<(i32, i64), Error> {
         let headers = record.native_headers();
-        self.produce_to(record.to.topic(&self.topics), record.key.as_deref(), record.value.as_deref(), headers).await
+        let place = (record.to.topic(&self.topics), record.to.partition(None));
+        self.produce_to(place, record.key.as_deref(), record.value.as_deref(), headers).await
     }
 
     /// Writes a record to a topic that need not be ours; see [`Self::produce`].
     pub(crate) async fn produce_to(
         &self,
-        topic: &str,
+        (topic, partition): (&str, Option<i32>),
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: Option<OwnedHeaders>,
     ) -> Result<(i32, i64), Error> {
-        let out = FutureRecord::<[u8], [u8]> { topic, partition: None, payload: value, key, timestamp: None, headers };
+        let out = FutureRecord::<[u8], [u8]> { topic, partition, payload: value, key, timestamp: None, headers };
         match self.producer.send(out, Timeout::After(QUEUE_TIMEOUT)).await {
             Ok(delivery) => Ok((delivery.partition, delivery.offset)),
             Err((error, _)) if error.rdkafka_error_code().is_some_and(is_too_large) => {

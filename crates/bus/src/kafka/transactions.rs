@@ -525,7 +525,7 @@ impl Transactions {
         out.key = record.key.as_deref();
         out.payload = record.value.as_deref();
         out.headers = record.native_headers();
-        out.partition = (record.to == Destination::Ledger).then(|| commit.ownership.partition());
+        out.partition = record.to.partition(Some(commit.ownership.partition()));
         let deadline = Instant::now() + CALL_TIMEOUT;
         loop {
             match producer.send(out) {
@@ -556,7 +556,9 @@ impl Transactions {
             let to = |to| commit.records.iter().filter(|record| record.to == to).count();
             stats.produced.add(commit.records.len());
             stats.dead_letters.add(to(Destination::DeadLetters));
-            stats.forwarded.add(to(Destination::Requests));
+            let is_forwarded =
+                |record: &&Outgoing| matches!(record.to, Destination::Requests | Destination::LedgerOf(_));
+            stats.forwarded.add(commit.records.iter().filter(is_forwarded).count());
             // Whoever asked may have gone.
             let _ = reply.send(if gave_way { Err(CommitError::TooLarge) } else { Ok(()) });
         }

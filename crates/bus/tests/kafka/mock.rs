@@ -13,7 +13,7 @@ use rdkafka::{
     types::{RDKafkaApiKey as Api, RDKafkaRespErr as Answer},
 };
 
-use crate::harness::{Cache, PARTITIONS, owns, settings};
+use crate::harness::{Cache, PARTITIONS, PATIENCE, owns, settings};
 
 /// A mock cluster and an instance on it.
 struct Mocked {
@@ -22,6 +22,7 @@ struct Mocked {
     requests: Requests,
     producer: Producer,
     stats: Arc<Stats>,
+    cache: Cache,
 }
 
 // === impl Mocked ===
@@ -37,11 +38,12 @@ impl Mocked {
         }
         prepare(&cluster);
         let stats = Arc::new(Stats::default());
-        let started = Instance::start(settings.clone(), topics.clone(), Cache::default(), stats.clone()).await;
+        let cache = Cache::default();
+        let started = Instance::start(settings.clone(), topics.clone(), cache.clone(), stats.clone()).await;
         let (instance, requests) = started.unwrap();
         let producer = Producer::new(&settings, topics).await.unwrap();
         owns(&instance, PARTITIONS.into()).await;
-        Self { cluster, instance, requests, producer, stats }
+        Self { cluster, instance, requests, producer, stats, cache }
     }
 
     async fn request(&mut self) -> Received {
@@ -133,6 +135,23 @@ async fn what_is_forbidden_ends_the_instance() {
     let failed = mocked.instance.failure().borrow().clone().expect("a failure");
     assert_eq!(failed.code(), Code::BusDenied, "{failed}");
     assert_eq!(mocked.commit(&received).await, Err(CommitError::Closed));
+    mocked.instance.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_an_owner_lies_in_its_partition_and_is_read() {
+    let mocked = Mocked::start(|_| ()).await;
+    for partition in 0..i32::from(PARTITIONS) {
+        let ask = Outgoing::new(Destination::LedgerOf(partition), format!("{partition}/cancel"), "x");
+        assert_eq!(mocked.producer.produce(&ask).await.unwrap(), (partition, 0));
+    }
+    let reader = mocked.instance.reader();
+    let all = 0..i32::from(PARTITIONS);
+    assert!(tokio::task::spawn_blocking(move || reader.catch_up(all, PATIENCE)).await.unwrap());
+    let mut found: Vec<_> = mocked.cache.records().into_iter().map(|found| (found.partition, found.key)).collect();
+    found.sort();
+    let wanted: Vec<_> = (0..i32::from(PARTITIONS)).map(|it| (it, Some(format!("{it}/cancel").into_bytes()))).collect();
+    assert_eq!(found, wanted);
     mocked.instance.close().await;
 }
 
