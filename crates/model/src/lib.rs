@@ -15,10 +15,12 @@
 //! | [`plan`] | what they agreed on, sealed by a content hash |
 //! | [`task`] | one unit of work of that plan, and what came of it |
 //! | [`record`] | the ledger's records of all of the above |
-//! | [`event`] | what the outside is told of them |
+//! | [`ask`] | what is asked of whoever acts for a pipeline |
+//! | [`event`] | what the outside is told of the records |
 //!
 //! [`id`], [`units`], [`schema`], [`catalogue`], [`canonical`] and [`code`] are the words these are written in.
 
+pub mod ask;
 pub mod canonical;
 pub mod catalogue;
 pub mod code;

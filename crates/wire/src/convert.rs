@@ -1,8 +1,9 @@
 //! Conversions between [`proto`](crate::proto) and the model, in both directions.
 //!
 //! To protobuf is `From<&model>` and cannot fail; to the model is `TryFrom<proto>` and checks everything. Each file
-//! follows one file of `/proto`.
+//! follows one file of `/proto`, but for `ask`, which is a part of `ledger.proto`.
 
+mod ask;
 mod common;
 mod ledger;
 mod negotiation;

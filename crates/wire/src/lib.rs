@@ -3,11 +3,13 @@
 //! The types of `/proto` are generated into [`proto`]; [`convert`] maps them to the model and back. The way in is
 //! checked: an unknown enum value, a missing field, a bad name or bad JSON is an [`Error`] with a code, never a
 //! default. The way out cannot fail. [`jsonl`] reads and writes the task's event lines, [`letter`] messages between
-//! agents, [`record`] the ledger's bytes. [`cloudevent`] reads and writes events from and for the outside, over HTTP and
+//! agents, [`record`] the ledger's bytes, and [`ask`] what lies beside them. [`cloudevent`] reads and writes events from and
+//! for the outside, over HTTP and
 //! Kafka alike, and [`request`] reads what they ask for.
 //!
 //! Encodings are deterministic: maps are ordered and nested JSON is canonical, so equal values are equal bytes.
 
+pub mod ask;
 pub mod cloudevent;
 pub mod convert;
 mod error;

@@ -3,6 +3,7 @@
 mod values;
 
 use dagwright_model::{
+    ask::Ask,
     code::Code,
     letter::{Letter, Post, Presence},
     message::Envelope,
@@ -11,7 +12,7 @@ use dagwright_model::{
     task::TaskRun,
 };
 use dagwright_wire::{
-    Error,
+    Error, ask,
     letter::{self, Encoding},
     proto, record,
 };
@@ -85,6 +86,14 @@ proptest! {
     fn records_survive(value in values::record()) {
         check::<Record, proto::Record>(&value);
         assert_eq!(record::decode(&record::encode(&value)).expect("reads"), value);
+    }
+
+    #[test]
+    fn asks_survive(value in values::ask()) {
+        check::<Ask, proto::Ask>(&value);
+        assert_eq!(ask::decode(&ask::encode(&value)).expect("reads"), value);
+        let key = ask::key(&value.request, value.kind());
+        assert!(ask::is_key(key.as_bytes()) && !ask::is_key(format!("{}/7", value.request).as_bytes()));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod negotiation;
 
 use dagwright_model::{
+    ask::{Ask, AskBody},
     code::Code,
     facts::Identity,
     id::{Name, PlanHash, RequestId, TaskId},
@@ -314,6 +315,18 @@ fn body() -> BoxedStrategy<RecordBody> {
         }),
     ]
     .boxed()
+}
+
+pub(crate) fn ask() -> BoxedStrategy<Ask> {
+    let body = prop_oneof![
+        accepted().prop_map(|accepted| AskBody::TakeOn(Box::new(accepted))),
+        option::of(text()).prop_map(|by| AskBody::Cancel(Cancelled { by })),
+        decision().prop_map(AskBody::Approve),
+        decision().prop_map(AskBody::Decline),
+    ];
+    (some_text(), some_text(), any::<u64>(), body)
+        .prop_map(|(request, pipeline, at, body)| Ask { request: RequestId(request), pipeline, at, body })
+        .boxed()
 }
 
 pub(crate) fn record() -> BoxedStrategy<Record> {
