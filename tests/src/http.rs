@@ -183,9 +183,24 @@ impl Events {
     #[track_caller]
     #[must_use]
     pub fn open(address: SocketAddr, path: &str, after: Option<u64>) -> Self {
-        let mut stream = connect(address);
         let after = after.map(|after| format!("last-event-id: {after}\r\n")).unwrap_or_default();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\n{after}\r\n").expect("sent");
+        Self::open_with(address, path, &after)
+    }
+
+    /// Opens a stream with an authorization.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[track_caller]
+    #[must_use]
+    pub fn open_as(address: SocketAddr, path: &str, authorization: &str) -> Self {
+        Self::open_with(address, path, &format!("authorization: {authorization}\r\n"))
+    }
+
+    #[track_caller]
+    fn open_with(address: SocketAddr, path: &str, headers: &str) -> Self {
+        let mut stream = connect(address);
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\n{headers}\r\n").expect("sent");
         let mut reader = BufReader::new(stream);
         let (status, headers) = head(&mut reader);
         assert_eq!(status, 200, "{headers:?}");

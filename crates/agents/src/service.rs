@@ -22,10 +22,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use actix::{Actor, Addr, Arbiter};
 use dagwright_engine::{Engine, RunEvent};
 use dagwright_model::{
+    ask::{Ask, AskBody, AskKind},
     code::Code,
     id::{Name, PlanHash, RequestId},
     message::Bounds,
-    record::{Accepted, Purpose, Record, RecordBody},
+    record::{Accepted, Cancelled, Decision, Purpose, Record, RecordBody},
     task::Problem,
 };
 use dagwright_store::{Error as StoreError, Register, RequestState, RequestSummary};
@@ -34,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::limits::Limits;
 use self::{
-    dispatcher::{Arrive, Ask, Count, Dispatcher, Drain, Release},
+    dispatcher::{Arrive, Count, Dispatcher, Drain, Release, Tell},
     follow::Asked,
     limits::InForce,
     plans::RecentPlans,
@@ -166,6 +167,12 @@ impl Service {
         for summary in self.open().await?.into_iter().filter(|summary| is_ours(&summary.pipeline)) {
             self.take_on(summary.pipeline, summary.request, summary.purpose).await;
         }
+        // Who follows a request knows what is asked of it; but nobody follows those that wait in their line.
+        let register = self.shared.resources.register.clone();
+        let asked = blocking(move || register.asked()).await.map_err(|error| self.shared.refused(error))?;
+        for (request, _) in asked.into_iter().filter(|(_, kind)| *kind != AskKind::TakeOn) {
+            self.hear(&request).await?;
+        }
         Ok(())
     }
 
@@ -179,12 +186,45 @@ impl Service {
         self.tell(Arrive { pipeline, request, purpose }).await;
     }
 
-    /// Refuses what only the process that acts for the pipeline can do.
-    fn check_ours(&self, summary: &RequestSummary) -> Result<(), Refused> {
-        if self.shared.resources.register.acts_for(&summary.pipeline) {
-            return Ok(());
+    /// Takes in what is asked of a request, if this process acts for its pipeline; the ledger keeps it until it is settled.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn hear(&self, request: &RequestId) -> Result<(), Refused> {
+        let (register, id) = (self.shared.resources.register.clone(), request.clone());
+        let asks = blocking(move || register.asks(&id)).await.map_err(|error| self.shared.refused(error))?;
+        for ask in asks.into_iter().filter(|ask| self.shared.resources.register.acts_for(&ask.pipeline)) {
+            let Ask { request, pipeline, body, .. } = ask;
+            if let Some(asked) = Asked::of(body) {
+                self.tell(Tell { request, pipeline, asked }).await;
+            }
         }
-        Err(StoreError::Elsewhere { request: summary.request.clone() }.into())
+        Ok(())
+    }
+
+    /// Asks something of whoever acts for a pipeline; returns whether it counts.
+    async fn ask(&self, summary: &RequestSummary, body: AskBody) -> Result<bool, Refused> {
+        let (request, pipeline) = (summary.request.clone(), summary.pipeline.clone());
+        let ask = Ask { request: request.clone(), pipeline, at: self.shared.clock().now_ms(), body };
+        let register = self.shared.resources.register.clone();
+        let counts = blocking(move || register.ask(&ask)).await.map_err(|error| self.shared.refused(error))?;
+        self.hear(&request).await?;
+        Ok(counts)
+    }
+
+    /// Takes in what others wrote, see [`Register::catch_up`].
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn catch_up(&self, pipeline: Option<String>) -> Result<(), Refused> {
+        let register = self.shared.resources.register.clone();
+        let caught_up = blocking(move || register.catch_up(pipeline.as_deref())).await;
+        caught_up.map_err(|error| self.shared.refused(error))
+    }
+
+    async fn summary(&self, request: &RequestId) -> Result<Option<RequestSummary>, Refused> {
+        let (register, id) = (self.shared.resources.register.clone(), request.clone());
+        blocking(move || register.request(&id)).await.map_err(|error| self.shared.refused(error))
     }
 
     async fn open(&self) -> Result<Vec<RequestSummary>, Refused> {
@@ -232,28 +272,69 @@ impl Service {
         }
     }
 
-    /// Asks a request to stop, wherever it is.
+    /// Hands a request on to whoever acts for its pipeline: when this returns, that is in the ledger, and it will be taken on
+    /// by this process or another.
+    ///
+    /// # Errors
+    /// [`Refused::Problem`] with [`Code::Overloaded`] when the service drains.
+    pub async fn hand_on(&self, request: RequestId, accepted: Accepted) -> Result<Submitted, Refused> {
+        if self.shared.draining.is_cancelled() {
+            metrics::received(accepted.ingress, Answer::Refused);
+            return Err(overloaded("the service is about to stop"));
+        }
+        let ingress = accepted.ingress;
+        if self.summary(&request).await?.is_some() {
+            metrics::received(ingress, Answer::Repeated);
+            return Ok(Submitted::Repeated);
+        }
+        let (pipeline, at) = (accepted.pipeline.clone(), self.shared.clock().now_ms());
+        let ask = Ask { request, pipeline, at, body: AskBody::TakeOn(Box::new(accepted)) };
+        let register = self.shared.resources.register.clone();
+        match blocking(move || register.ask(&ask)).await {
+            Ok(true) => {
+                metrics::received(ingress, Answer::Accepted);
+                Ok(Submitted::Accepted)
+            }
+            Ok(false) => {
+                metrics::received(ingress, Answer::Repeated);
+                Ok(Submitted::Repeated)
+            }
+            Err(error) => {
+                metrics::received(ingress, Answer::Refused);
+                Err(self.shared.refused(error))
+            }
+        }
+    }
+
+    /// Asks a request to stop, wherever it is: when this returns, that is in the ledger, and whoever acts for its
+    /// pipeline, this process or another, tells the request.
     ///
     /// # Errors
     /// [`Code::RequestUnknown`], or [`Code::NothingToDecide`] when it has ended.
     pub async fn cancel(&self, request: &RequestId, by: Option<String>) -> Result<(), Refused> {
-        let register = self.shared.resources.register.clone();
-        let (known, id) = (request.clone(), request.clone());
-        let summary = blocking(move || register.request(&known)).await.map_err(|error| self.shared.refused(error))?;
-        let summary = summary.ok_or_else(|| unknown("request", &id.0))?;
-        if summary.state.is_final() {
-            return Err(ended(&id));
+        let mut known = self.summary(request).await?;
+        if let Some(summary) = &known {
+            self.catch_up(Some(summary.pipeline.clone())).await?;
+            known = self.summary(request).await?;
         }
-        self.check_ours(&summary)?;
-        let ask = Ask { request: id.clone(), pipeline: summary.pipeline, asked: Asked::Cancel { by } };
-        if self.tell(ask).await == Some(true) { Ok(()) } else { Err(ended(&id)) }
+        let summary = known.ok_or_else(|| unknown("request", &request.0))?;
+        if summary.state == RequestState::Cancelling {
+            return Ok(());
+        }
+        let is_told = !summary.state.is_final() && self.ask(&summary, AskBody::Cancel(Cancelled { by })).await?;
+        if is_told { Ok(()) } else { Err(ended(request)) }
     }
 
-    /// Approves or declines a plan, for every request that waits with it; returns those.
+    /// Asks to approve or decline a plan, for every request that waits with it; returns those. When this returns, that is in
+    /// the ledger, and whoever acts for the pipeline goes on with it.
     ///
     /// # Errors
     /// [`Code::NothingToDecide`] when no request waits with this plan, [`Code::ApprovalOwn`] when `by` asked for it.
     pub async fn decide(&self, plan: &PlanHash, approved: bool, by: Option<String>) -> Result<Vec<RequestId>, Refused> {
+        let (register, hash) = (self.shared.resources.register.clone(), plan.clone());
+        let known = blocking(move || register.plan(&hash)).await.map_err(|error| self.shared.refused(error))?;
+        let pipeline = known.ok_or_else(|| nothing_waits(plan))?.dag_id;
+        self.catch_up(Some(pipeline)).await?;
         let open = self.open().await?;
         let waiting: Vec<_> = open
             .into_iter()
@@ -265,18 +346,15 @@ impl Service {
         if by.is_some() && waiting.iter().any(|summary| summary.requester == by) {
             return Err(own(plan));
         }
-        for summary in &waiting {
-            self.check_ours(summary)?;
-        }
-        let mut decided = Vec::with_capacity(waiting.len());
+        let mut asked = Vec::with_capacity(waiting.len());
         for summary in waiting {
-            let asked = Asked::Decide { approved, by: by.clone() };
-            let ask = Ask { request: summary.request.clone(), pipeline: summary.pipeline, asked };
-            if self.tell(ask).await == Some(true) {
-                decided.push(summary.request);
+            let decision = Decision { plan_hash: plan.clone(), by: by.clone() };
+            let body = if approved { AskBody::Approve(decision) } else { AskBody::Decline(decision) };
+            if self.ask(&summary, body).await? {
+                asked.push(summary.request);
             }
         }
-        if decided.is_empty() { Err(nothing_waits(plan)) } else { Ok(decided) }
+        if asked.is_empty() { Err(nothing_waits(plan)) } else { Ok(asked) }
     }
 
     /// Returns how many requests there are.
@@ -375,7 +453,8 @@ impl Shared {
             StoreError::Conflict { .. }
             | StoreError::TooLong { .. }
             | StoreError::Misuse { .. }
-            | StoreError::Elsewhere { .. } => {}
+            | StoreError::Elsewhere { .. }
+            | StoreError::Unreached { .. } => {}
             _ => {
                 tracing::error!(error = %ErrorChain(&error), "the ledger failed");
                 self.broken.cancel();

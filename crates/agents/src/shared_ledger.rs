@@ -1,8 +1,9 @@
 //! The ledger that many instances share: a topic is the truth, a store beside each instance its cache.
 //!
 //! [`SharedLedger`] is the [`Store`] of whoever acts for a pipeline: an append becomes visible in the topic together with
-//! the events that it tells, or is refused because the pipeline belongs to another instance. [`Feed`] takes in what all
-//! instances wrote. Why this is exact stands in `docs/adr/0009-ledger-on-kafka.md`.
+//! the events that it tells, or is refused because the pipeline belongs to another instance. What is asked of whoever
+//! that is, any instance writes. [`Feed`] takes in what all instances wrote. Why this is exact stands in
+//! `docs/adr/0009-ledger-on-kafka.md` and `docs/adr/0014-asks-in-the-ledger.md`.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,9 +12,11 @@ use std::{
 };
 
 use dagwright_bus::kafka::{
-    Commit, CommitError, Committer, Destination, LedgerCache, LedgerRecord, Outgoing, Owned, Ownership, Topics,
+    Commit, CommitError, Committer, Destination, Instance, LedgerCache, LedgerRecord, Outgoing, Owned, Ownership,
+    Producer, Reader, Topics,
 };
 use dagwright_model::{
+    ask::{Ask, AskKind},
     event::Event,
     id::{PlanHash, RequestId},
     message::Observation,
@@ -24,7 +27,7 @@ use dagwright_store::{
     Cache, Entry, Error, Forgettable, Listener, Mark, Outbox, PipelineSummary, Register, RequestSummary, Retention,
     Store,
 };
-use dagwright_wire::{cloudevent, record};
+use dagwright_wire::{ask, cloudevent, record};
 use futures::executor::block_on;
 use tokio::sync::watch;
 
@@ -35,6 +38,12 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// later, under the same id, stays.
 const FORGOTTEN: &str = "dagwright-accepted-at";
 
+/// How long to wait until what was asked comes back by the topic; it is there in any case.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long to wait for what others wrote before answering from what is known.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(2);
+
 /// The ledger as one instance uses it.
 #[derive(Clone)]
 pub struct SharedLedger {
@@ -43,6 +52,9 @@ pub struct SharedLedger {
     owned: watch::Receiver<Arc<Owned>>,
     topics: Topics,
     appending: Arc<Turns>,
+    producer: Producer,
+    reader: Reader,
+    heard: Heard,
 }
 
 /// The requests to which somebody appends. Two who did so at a time would both find that theirs is the next record: one who
@@ -59,25 +71,42 @@ struct Turn<'a> {
     turns: &'a Turns,
 }
 
+/// Tells when something was taken in; clones tell the same.
+#[derive(Clone, Default)]
+pub struct Heard(Arc<News>);
+
+#[derive(Default)]
+struct News {
+    /// Counts what was asked.
+    asked: watch::Sender<u64>,
+    taken_in: Mutex<()>,
+    changed: Condvar,
+}
+
 /// Takes in what stands in the ledger's topic.
 pub struct Feed {
     cache: Arc<dyn Cache>,
     topics: Topics,
     flushed: Instant,
+    heard: Heard,
 }
 
 // === impl SharedLedger ===
 
 impl SharedLedger {
-    /// Makes the ledger of an instance.
+    /// Makes the ledger of an instance; `heard` is its feed's.
     #[must_use]
-    pub fn new(
-        cache: Arc<dyn Cache>,
-        committer: Committer,
-        owned: watch::Receiver<Arc<Owned>>,
-        topics: Topics,
-    ) -> Self {
-        Self { cache, committer, owned, topics, appending: Arc::default() }
+    pub fn new(cache: Arc<dyn Cache>, instance: &Instance, producer: Producer, heard: Heard) -> Self {
+        Self {
+            cache,
+            committer: instance.committer(),
+            owned: instance.owned(),
+            topics: instance.topics().clone(),
+            producer,
+            reader: instance.reader(),
+            heard,
+            appending: Arc::default(),
+        }
     }
 
     /// Returns what the acceptance of a request, and what it tells, look like in the topics; for whoever commits it
@@ -87,7 +116,14 @@ impl SharedLedger {
     /// [`Error::Conflict`] when the request was accepted before, or what is wrong with the cache.
     pub fn acceptance(&self, record: &Record) -> Result<Vec<Outgoing>, Error> {
         let events = self.cache.foresee(std::slice::from_ref(record))?;
-        Ok(outgoing(std::slice::from_ref(record), &events))
+        self.outgoing(std::slice::from_ref(record), &events)
+    }
+
+    /// Returns what an ask looks like in the topic; for whoever commits it together with an offset.
+    #[must_use]
+    pub fn asking(&self, ask: &Ask) -> Outgoing {
+        let home = Destination::LedgerOf(self.topics.home(&ask.pipeline));
+        Outgoing::new(home, ask::key(&ask.request, ask.kind()), ask::encode(ask))
     }
 
     /// Takes in an acceptance that was committed.
@@ -99,7 +135,8 @@ impl SharedLedger {
     }
 
     /// Returns the right to act for a pipeline, while this instance has it.
-    fn ownership(&self, pipeline: &str) -> Option<Ownership> {
+    #[must_use]
+    pub fn ownership(&self, pipeline: &str) -> Option<Ownership> {
         let home = (Arc::from(self.topics.requests.as_str()), self.topics.home(pipeline));
         self.owned.borrow().get(&home).filter(|ownership| ownership.is_current()).cloned()
     }
@@ -125,13 +162,6 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Renders records and what they tell.
-fn outgoing(records: &[Record], events: &[Event]) -> Vec<Outgoing> {
-    let key = |record: &Record| format!("{}/{}", record.request, record.sequence);
-    let in_ledger = records.iter().map(|it| Outgoing::new(Destination::Ledger, key(it), record::encode(it)));
-    in_ledger.chain(events.iter().map(told)).collect()
-}
-
 /// Renders an event as it stands in its topic.
 #[must_use]
 pub fn told(event: &Event) -> Outgoing {
@@ -139,6 +169,41 @@ pub fn told(event: &Event) -> Outgoing {
     let mut told = Outgoing::new(Destination::Events, event.data.pipeline.clone(), content);
     told.headers.push(("content-type".into(), Some(cloudevent::STRUCTURED_JSON.into())));
     told
+}
+
+impl SharedLedger {
+    /// Renders records, what they tell, and that what they settle is asked no more.
+    fn outgoing(&self, records: &[Record], events: &[Event]) -> Result<Vec<Outgoing>, Error> {
+        let key = |record: &Record| format!("{}/{}", record.request, record.sequence);
+        let in_ledger = records.iter().map(|it| Outgoing::new(Destination::Ledger, key(it), record::encode(it)));
+        let mut outgoing: Vec<_> = in_ledger.chain(events.iter().map(told)).collect();
+        let settled: Vec<AskKind> = records.iter().flat_map(|record| record.body.settles()).copied().collect();
+        if let (Some(first), false) = (records.first(), settled.is_empty()) {
+            let asks = self.cache.asks(&first.request)?;
+            let done = asks.iter().filter(|ask| settled.contains(&ask.kind()));
+            outgoing.extend(done.map(|ask| {
+                let key = ask::key(&ask.request, ask.kind());
+                Outgoing { value: None, ..Outgoing::new(Destination::Ledger, key, Vec::new()) }
+            }));
+        }
+        Ok(outgoing)
+    }
+
+    /// Waits until the ledger was taken in up to an offset, or a while.
+    fn wait_for(&self, partition: i32, offset: i64) -> Result<(), Error> {
+        let log = log(&self.topics, partition);
+        let deadline = Instant::now() + HEARD_WITHIN;
+        let News { taken_in, changed, .. } = &*self.heard.0;
+        let mut taken_in = taken_in.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let reached = self.cache.reached(&log)?.and_then(|reached| i64::try_from(reached).ok());
+            let left = deadline.saturating_duration_since(Instant::now());
+            if reached.is_some_and(|reached| reached > offset) || left.is_zero() {
+                return Ok(());
+            }
+            taken_in = changed.wait_timeout(taken_in, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
 }
 
 impl Store for SharedLedger {
@@ -152,7 +217,8 @@ impl Store for SharedLedger {
         let _turn = self.appending.take(&first.request);
         let ownership = self.ownership(&pipeline).ok_or_else(elsewhere)?;
         let events = self.cache.foresee(records)?;
-        let commit = Commit { ownership, consumed: None, records: outgoing(records, &events), otherwise: None };
+        let told = self.outgoing(records, &events)?;
+        let commit = Commit { ownership, consumed: None, records: told, otherwise: None };
         // Callers are where blocking is allowed.
         match block_on(self.committer.commit(commit)) {
             Ok(()) => self.cache.learn(records),
@@ -212,6 +278,40 @@ impl Register for SharedLedger {
 
     fn pipelines(&self, after: &str, limit: usize) -> Result<Vec<PipelineSummary>, Error> {
         self.cache.pipelines(after, limit)
+    }
+
+    /// Blocks until what is asked came back by the topic, for a bounded time.
+    fn ask(&self, ask: &Ask) -> Result<bool, Error> {
+        if self.cache.asks(&ask.request)?.iter().any(|known| known.kind() == ask.kind()) {
+            return Ok(true);
+        }
+        // Callers are where blocking is allowed.
+        let (partition, offset) = block_on(self.producer.produce(&self.asking(ask)))
+            .map_err(|error| Error::Unreached { code: error.code(), source: error.into() })?;
+        self.wait_for(partition, offset)?;
+        Ok(true)
+    }
+
+    fn asks(&self, request: &RequestId) -> Result<Vec<Ask>, Error> {
+        self.cache.asks(request)
+    }
+
+    fn asked(&self) -> Result<Vec<(RequestId, AskKind)>, Error> {
+        self.cache.asked()
+    }
+
+    fn catch_up(&self, pipeline: Option<&str>) -> Result<(), Error> {
+        let all = 0..i32::from(self.topics.partitions);
+        let is_met = match pipeline {
+            // Nobody else writes what happens to it.
+            Some(pipeline) if self.acts_for(pipeline) => true,
+            Some(pipeline) => self.reader.catch_up([self.topics.home(pipeline)], CAUGHT_UP_WITHIN),
+            None => self.reader.catch_up(all, CAUGHT_UP_WITHIN),
+        };
+        if !is_met {
+            tracing::debug!(pipeline, "answering from what is known of the ledger");
+        }
+        Ok(())
     }
 
     fn acts_for(&self, pipeline: &str) -> bool {
@@ -297,8 +397,13 @@ fn taken_back(summary: &RequestSummary) -> Vec<Outgoing> {
 
 /// Returns what a record of the topic says.
 fn entry(found: &LedgerRecord) -> Result<Option<Entry>, dagwright_wire::Error> {
-    if let Some(bytes) = &found.value {
-        return record::decode(bytes).map(Entry::Record).map(Some);
+    let is_ask = found.key.as_deref().is_some_and(ask::is_key);
+    match &found.value {
+        Some(bytes) if is_ask => return ask::decode(bytes).map(Entry::Ask).map(Some),
+        Some(bytes) => return record::decode(bytes).map(Entry::Record).map(Some),
+        // The record that settled what was asked stands before it.
+        None if is_ask => return Ok(None),
+        None => {}
     }
     let header = found.headers.iter().find(|(name, _)| name == FORGOTTEN).and_then(|(_, value)| value.as_deref());
     let accepted_at = header.and_then(|value| str::from_utf8(value).ok()?.parse().ok());
@@ -313,25 +418,46 @@ impl std::fmt::Debug for SharedLedger {
     }
 }
 
+// === impl Heard ===
+
+impl Heard {
+    /// Hears when something is asked; what, stands in the cache.
+    #[must_use]
+    pub fn asked(&self) -> watch::Receiver<u64> {
+        self.0.asked.subscribe()
+    }
+
+    fn tell(&self, is_asked: bool) {
+        // Held, so that nobody looks before and waits after.
+        drop(self.0.taken_in.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.changed.notify_all();
+        if is_asked {
+            self.0.asked.send_modify(|asked| *asked += 1);
+        }
+    }
+}
+
 // === impl Feed ===
 
 impl Feed {
-    /// Makes the feed of a cache.
+    /// Makes the feed of a cache, and what tells of it.
     #[must_use]
-    pub fn new(cache: Arc<dyn Cache>, topics: Topics) -> Self {
-        Self { cache, topics, flushed: Instant::now() }
+    pub fn new(cache: Arc<dyn Cache>, topics: Topics) -> (Self, Heard) {
+        let heard = Heard::default();
+        (Self { cache, topics, flushed: Instant::now(), heard: heard.clone() }, heard)
     }
+}
 
-    fn log(&self, partition: i32) -> String {
-        format!("{}/{partition}", self.topics.ledger)
-    }
+/// Returns the name under which a cache knows a partition of the ledger.
+fn log(topics: &Topics, partition: i32) -> String {
+    format!("{}/{partition}", topics.ledger)
 }
 
 impl LedgerCache for Feed {
     fn offsets(&mut self) -> Result<BTreeMap<i32, i64>, Box<dyn std::error::Error + Send + Sync>> {
         let mut offsets = BTreeMap::new();
         for partition in 0..i32::from(self.topics.partitions) {
-            if let Some(reached) = self.cache.reached(&self.log(partition))? {
+            if let Some(reached) = self.cache.reached(&log(&self.topics, partition))? {
                 offsets.insert(partition, i64::try_from(reached)?);
             }
         }
@@ -340,18 +466,22 @@ impl LedgerCache for Feed {
 
     fn apply(&mut self, records: Vec<LedgerRecord>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let mut partitions: BTreeMap<i32, (u64, Vec<Entry>)> = BTreeMap::new();
+        let mut is_asked = false;
         for found in records {
             let (reached, known) = partitions.entry(found.partition).or_default();
             *reached = u64::try_from(found.offset)? + 1;
-            known.extend(entry(&found)?);
+            let entry = entry(&found)?;
+            is_asked |= matches!(entry, Some(Entry::Ask(_)));
+            known.extend(entry);
         }
         for (partition, (reached, known)) in partitions {
-            self.cache.absorb(&self.log(partition), reached, &known)?;
+            self.cache.absorb(&log(&self.topics, partition), reached, &known)?;
         }
         if self.flushed.elapsed() >= FLUSH_AFTER {
             self.cache.flush()?;
             self.flushed = Instant::now();
         }
+        self.heard.tell(is_asked);
         Ok(())
     }
 }

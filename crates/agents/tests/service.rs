@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -19,12 +19,15 @@ use dagwright_agents::{
 use dagwright_bus::in_process::InProcess;
 use dagwright_engine::{Engine, Error as EngineError, Job, RunOutcome};
 use dagwright_model::{
+    ask::{Ask, AskBody, AskKind},
     code::Code,
     facts::{ProbeReply, ProbeRequest, TypingReply, TypingRequest},
     id::{PlanHash, RequestId},
     message::{Bounds, Facts, Observation},
     plan::Plan,
-    record::{Accepted, Ingress, PipelineStatus, Purpose, Record, RecordBody, RunEnded, RunStarted},
+    record::{
+        Accepted, Cancelled, Decision, Ingress, PipelineStatus, Purpose, Record, RecordBody, RunEnded, RunStarted,
+    },
     spec::Spec,
     task::{Counts, Status},
 };
@@ -91,6 +94,7 @@ impl Engine for Stage {
 struct Fickle {
     store: Arc<MemoryStore>,
     refusals: AtomicUsize,
+    is_ours: AtomicBool,
 }
 
 impl Store for Fickle {
@@ -158,6 +162,22 @@ impl Register for Fickle {
 
     fn pipelines(&self, after: &str, limit: usize) -> Result<Vec<PipelineSummary>, StoreError> {
         self.store.pipelines(after, limit)
+    }
+
+    fn acts_for(&self, _: &str) -> bool {
+        self.is_ours.load(Ordering::SeqCst)
+    }
+
+    fn ask(&self, ask: &Ask) -> Result<bool, StoreError> {
+        self.store.ask(ask)
+    }
+
+    fn asks(&self, request: &RequestId) -> Result<Vec<Ask>, StoreError> {
+        self.store.asks(request)
+    }
+
+    fn asked(&self) -> Result<Vec<(RequestId, AskKind)>, StoreError> {
+        self.store.asked()
     }
 }
 
@@ -382,7 +402,11 @@ fn a_request_goes_on_whose_pipeline_was_lost_and_won_again_at_once() {
 fn a_request_goes_on_for_which_the_ledger_took_no_record_for_a_while() {
     check(async {
         let world = World::new(9);
-        let fickle = Arc::new(Fickle { store: world.store.clone(), refusals: AtomicUsize::new(0) });
+        let fickle = Arc::new(Fickle {
+            store: world.store.clone(),
+            refusals: AtomicUsize::new(0),
+            is_ours: AtomicBool::new(true),
+        });
         let service = world.start_on(fickle.clone()).await;
         // First nothing of the negotiation, later nothing of what follows.
         for (request, refusals) in [("a", 1), ("b", 2), ("c", 5)] {
@@ -409,6 +433,104 @@ fn a_plan_is_approved_by_somebody_else() {
         assert_eq!(service.decide(&plan, true, Some("eve".into())).await.expect("decided"), [id("a")]);
         world.until("a", RequestState::Succeeded).await;
         assert_eq!(code(service.decide(&plan, true, Some("eve".into())).await), Code::NothingToDecide);
+    });
+}
+
+#[test]
+fn what_was_asked_is_done_by_the_next_process() {
+    check(async {
+        let mut world = World::new(0);
+        world.text = world.text.replace("approval: never", "approval: always");
+        let service = world.start().await;
+        for request in ["a", "b"] {
+            service.submit(id(request), world.accepted(Purpose::Run)).await.expect("taken on");
+        }
+        world.until("a", RequestState::AwaitingApproval).await;
+        service.drain(Duration::ZERO).await;
+        drop(service);
+        // Asked of a process that was killed before it told anybody.
+        let pipeline = world.accepted(Purpose::Run).pipeline;
+        let plan_hash = world.store.request(&id("a")).expect("reads").and_then(|summary| summary.plan).expect("sealed");
+        let ask = |request, body| {
+            let ask = Ask { request: id(request), pipeline: pipeline.clone(), at: 0, body };
+            assert!(world.store.ask(&ask).expect("asks"));
+        };
+        ask("a", AskBody::Approve(Decision { plan_hash, by: Some("eve".into()) }));
+        ask("b", AskBody::Cancel(Cancelled { by: Some("eve".into()) }));
+        let service = world.start().await;
+        world.until("a", RequestState::Running).await;
+        world.until("b", RequestState::Cancelled).await;
+        assert_eq!(world.store.asked().expect("reads"), []);
+        let by = |request| {
+            let records = world.store.read(&id(request), 0).expect("reads");
+            let who: Vec<_> = records
+                .into_iter()
+                .filter_map(|record| match record.body {
+                    RecordBody::Approved(decision) => decision.by,
+                    RecordBody::Cancelled(cancelled) => cancelled.by,
+                    _ => None,
+                })
+                .collect();
+            who
+        };
+        assert_eq!((by("a"), by("b")), (vec!["eve".to_owned()], vec!["eve".to_owned()]));
+        world.engine.let_end.add_permits(1);
+        world.until("a", RequestState::Succeeded).await;
+        drop(service);
+    });
+}
+
+#[test]
+fn what_another_process_acts_for_is_asked_and_left_to_it() {
+    check(async {
+        let mut world = World::new(9);
+        world.text = world.text.replace("approval: never", "approval: always");
+        let refusals = AtomicUsize::new(0);
+        let fickle = Arc::new(Fickle { store: world.store.clone(), refusals, is_ours: AtomicBool::new(true) });
+        let service = world.start_on(fickle.clone()).await;
+        service.submit(id("a"), world.accepted(Purpose::Run)).await.expect("taken on");
+        world.until("a", RequestState::AwaitingApproval).await;
+        let plan = world.store.request(&id("a")).expect("reads").and_then(|summary| summary.plan).expect("sealed");
+
+        fickle.is_ours.store(false, Ordering::SeqCst);
+        assert_eq!(code(service.decide(&plan, true, Some("ann".into())).await), Code::ApprovalOwn);
+        for (approved, by) in [(true, "eve"), (false, "bob")] {
+            let asked = service.decide(&plan, approved, Some(by.into())).await.expect("asked");
+            assert_eq!(asked, [id("a")], "the first one counts");
+        }
+        for _ in 0..2 {
+            let handed_on = service.hand_on(id("b"), world.accepted(Purpose::Run)).await;
+            assert_eq!(handed_on.expect("handed on"), Submitted::Accepted);
+        }
+        let repeated = service.hand_on(id("a"), world.accepted(Purpose::Run)).await;
+        assert_eq!(repeated.expect("known"), Submitted::Repeated);
+        let asked = world.store.asked().expect("reads");
+        assert_eq!(asked, [(id("a"), AskKind::Decide), (id("b"), AskKind::TakeOn)]);
+        assert_eq!((world.state("a"), world.state("b")), (Some(RequestState::AwaitingApproval), None));
+
+        fickle.is_ours.store(true, Ordering::SeqCst);
+        service.hear(&id("a")).await.expect("hears");
+        world.until("a", RequestState::Succeeded).await;
+        assert_eq!(world.store.asked().expect("reads"), [(id("b"), AskKind::TakeOn)]);
+    });
+}
+
+#[test]
+fn who_asked_for_a_plan_cannot_decide_whatever_the_ledger_holds() {
+    check(async {
+        let mut world = World::new(9);
+        world.text = world.text.replace("approval: never", "approval: always");
+        let service = world.start().await;
+        service.submit(id("a"), world.accepted(Purpose::Run)).await.expect("taken on");
+        world.until("a", RequestState::AwaitingApproval).await;
+        let known = world.store.request(&id("a")).expect("reads").expect("known");
+        let decision = Decision { plan_hash: known.plan.expect("sealed"), by: Some("ann".into()) };
+        let ask = Ask { request: id("a"), pipeline: known.pipeline, at: 0, body: AskBody::Approve(decision) };
+        assert!(world.store.ask(&ask).expect("asks"));
+        service.hear(&id("a")).await.expect("hears");
+        service.cancel(&id("a"), Some("eve".into())).await.expect("heard");
+        world.until("a", RequestState::Cancelled).await;
+        assert_eq!(world.engine.begun.lock().expect("no panic").len(), 0);
     });
 }
 

@@ -24,7 +24,11 @@ use dagwright_telemetry::trace;
 use glob::{MatchOptions, Pattern};
 use serde_json::Value;
 
-use crate::{config::Config, params, render::number};
+use crate::{
+    config::{Config, Scope},
+    params,
+    render::number,
+};
 
 /// How globs match URIs: `*` stays within a part of the path, `**` does not.
 const MATCH: MatchOptions =
@@ -51,7 +55,9 @@ pub(crate) struct Requester {
     pub(crate) name: Option<String>,
     /// The namespaces whose pipelines they may ask for; `None`: all, and those without one.
     pub(crate) namespaces: Option<Vec<Name>>,
-    /// Whether they may pause and delete.
+    /// Whether they may send requests at all.
+    pub(crate) may_submit: bool,
+    /// Whether those may pause and delete.
     pub(crate) may_operate: bool,
 }
 
@@ -103,8 +109,13 @@ impl Admission {
         trace::continue_from(&span, traceparent.as_deref());
         let _entered = span.entered();
         let purpose = request.action.purpose();
+        if !requester.may_submit {
+            return Err(scope_missing(request.action, Scope::Submit));
+        }
         match purpose {
-            Purpose::Pause | Purpose::Delete if !requester.may_operate => return Err(scope_missing(request.action)),
+            Purpose::Pause | Purpose::Delete if !requester.may_operate => {
+                return Err(scope_missing(request.action, Scope::Operate));
+            }
             Purpose::Plan | Purpose::Run | Purpose::Apply | Purpose::Pause | Purpose::Delete => {}
         }
         let mut accepted = match purpose {
@@ -454,7 +465,7 @@ fn unknown_pipeline(pipeline: &str) -> Rejected {
     problem(Code::RequestUnknown, pipeline, message, "check the id: <namespace>.<pipeline>, or the pipeline alone")
 }
 
-fn scope_missing(action: Action) -> Rejected {
-    let message = format!("action {} needs the scope operate", json_word(&action));
-    problem(Code::ScopeMissing, "action", message, "use a token with the scope operate")
+fn scope_missing(action: Action, scope: Scope) -> Rejected {
+    let message = format!("action {} needs the scope {scope}", json_word(&action));
+    problem(Code::ScopeMissing, "action", message, &format!("use a token, or a topic, with the scope {scope}"))
 }

@@ -92,6 +92,8 @@ pub(crate) struct Decided {
     pub(crate) plan_hash: PlanHash,
     /// Whether it may go on.
     pub(crate) approved: bool,
+    /// Whether the requests go on, or have ended, by now; else whoever acts for their pipeline will see to it.
+    pub(crate) settled: bool,
     /// The requests that waited for it.
     #[schemars(with = "Vec<String>")]
     pub(crate) requests: Vec<RequestId>,

@@ -157,12 +157,23 @@ pub(crate) struct Kafka {
     pub(crate) partitions: u16,
     /// 0: the brokers' default.
     pub(crate) replication: u16,
+    /// Who may ask for what on our own topic.
+    pub(crate) requests: OwnTopic,
     /// Topics with requests beside our own, and who may ask for what there.
     #[serde(default)]
     pub(crate) ingress: Vec<IngressTopic>,
     /// Passed to librdkafka; nested keys are joined with dots.
     #[serde(default)]
     pub(crate) properties: BTreeMap<String, Property>,
+}
+
+/// What those may ask for who write to our own topic of requests.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OwnTopic {
+    /// The namespaces that may be asked for; absent: all, and pipelines without one.
+    pub(crate) namespaces: Option<Vec<Name>>,
+    pub(crate) scopes: Vec<Scope>,
 }
 
 /// A topic with requests.

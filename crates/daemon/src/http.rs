@@ -214,3 +214,23 @@ async fn read<T: Send + 'static>(
     // Nobody else can have cancelled it: it panicked.
     read.map_err(|_| Fault::internal(dagwright_model::code::Code::Internal))?.map_err(Fault::from)
 }
+
+/// Waits until something that the ledger tells of has come about; false when that takes too long.
+async fn until(
+    state: &web::Data<State>,
+    patience: Duration,
+    come_about: impl Fn(&dyn Register) -> Result<bool, dagwright_store::Error> + Clone + Send + 'static,
+) -> Result<bool, Fault> {
+    let mut news = state.news.clone();
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        news.borrow_and_update();
+        if read(state, come_about.clone()).await? {
+            return Ok(true);
+        }
+        match tokio::time::timeout_at(deadline, news.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Ok(false),
+        }
+    }
+}

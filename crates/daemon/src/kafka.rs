@@ -1,15 +1,17 @@
 //! Kafka as ingress and ledger: joins the group, admits what its topics bring, and acts for the pipelines of the
 //! partitions that are assigned.
 //!
-//! A message is done with once one transaction holds what came of it and its offset: the acceptance with its event, the
-//! message itself at its pipeline's home, or a dead letter, with the event that tells of it where it is known of which
+//! A message is done with once one transaction holds what came of it and its offset: the acceptance with its event, what
+//! is asked of whoever acts for its pipeline, or a dead letter, with the event that tells of it where it is known of which
 //! pipeline. So each has one outcome, whoever reads it how often.
+//!
+//! What is asked of this instance stands in the ledger too, whose topic only instances write to: that a requester is who
+//! it says was checked where the request came in. Nothing in a message says who sent it but the topic that it is in.
 
 mod accepting;
-mod note;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -17,37 +19,34 @@ use std::{
 use anyhow::{Context, Result};
 use dagwright_agents::{
     Service,
-    shared_ledger::{Feed, SharedLedger, told},
+    shared_ledger::{Feed, Heard, SharedLedger, told},
 };
 use dagwright_bus::kafka::{
-    Commit, CommitError, Committer, Destination, Instance, Outgoing, Owned, Ownership, Producer, Received, Requests,
-    Settings, Stats, Topics,
+    Commit, CommitError, Committer, Instance, Outgoing, Owned, Ownership, Producer, Received, Requests, Settings,
+    Stats, Topics,
 };
 use dagwright_model::{
+    ask::{Ask, AskBody, AskKind},
     code::Code,
     event::{self, Refusal},
     id::RequestId,
     record::{Accepted, EventIdentity, Ingress, Record, RecordBody},
-    request::Request,
     task::Problem,
 };
-use dagwright_store::{Cache, Error as StoreError, Store as _};
+use dagwright_store::{Cache, Error as StoreError, Register, Store};
 use dagwright_wire::{
-    cloudevent::{self, Binding, Message},
+    cloudevent::{Binding, Message},
     request,
 };
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
-use serde_json::json;
 use tokio::sync::watch;
 
-use self::{accepting::Accepting, note::Note};
+use self::accepting::Accepting;
 use crate::{
     admission::{Admission, Admitted, Rejected, Requester, pipeline_of},
+    audit::{Came, Line},
     config::{Config, Scope},
 };
-
-/// Names the caller of HTTP for whom a request was handed on.
-const REQUESTER: &str = "dagwright-requester";
 
 /// What is said of a request that was read from one topic and does not fit into another.
 const TOO_LARGE: &str = "what is to be written of the request is longer than a topic's max.message.bytes allows";
@@ -64,8 +63,8 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// This process's part in the group.
 pub(crate) struct Station {
     pub(crate) ledger: SharedLedger,
-    pub(crate) producer: Producer,
     pub(crate) stats: Arc<Stats>,
+    heard: Heard,
     instance: Instance,
     requests: Requests,
     topics: Topics,
@@ -76,7 +75,8 @@ struct Decision {
     commit: Commit,
     /// The acceptance that the commit holds.
     accepted: Option<Record>,
-    note: Note,
+    /// What is written down of it.
+    line: Line,
 }
 
 /// What came of a decision.
@@ -85,7 +85,7 @@ struct Outcome {
     accepted: Option<Record>,
     /// The request that was to be accepted, and the epoch of the ownership on which that rests.
     accepting: Option<(RequestId, u64)>,
-    note: Note,
+    line: Line,
 }
 
 /// Reads messages and decides about them.
@@ -95,6 +95,12 @@ struct Desk {
     ledger: SharedLedger,
     topics: Topics,
     accepting: Accepting,
+    /// What is asked and was looked at since partitions last moved.
+    looked_at: HashSet<(RequestId, AskKind)>,
+    /// Requests that are to be taken on, in the order in which they were handed on.
+    handed_on: VecDeque<RequestId>,
+    /// When the last one was handed on by us; each is later than the one before.
+    handed_on_at: u64,
 }
 
 // === impl Station ===
@@ -104,13 +110,13 @@ impl Station {
     pub(crate) async fn join(config: &Config, cache: Arc<dyn Cache>) -> Result<Self> {
         let settings = settings(config);
         let topics = Topics::ensure(&settings).await?;
-        let feed = Feed::new(cache.clone(), topics.clone());
+        let producer = Producer::new(&settings, topics.clone()).await?;
+        let (feed, heard) = Feed::new(cache.clone(), topics.clone());
         let stats = Arc::new(Stats::default());
         dagwright_bus::metrics::observe(&stats, &topics);
-        let (instance, requests) = Instance::start(settings.clone(), topics.clone(), feed, stats.clone()).await?;
-        let ledger = SharedLedger::new(cache, instance.committer(), instance.owned(), topics.clone());
-        let producer = Producer::new(&settings, topics.clone()).await?;
-        Ok(Self { ledger, producer, stats, instance, requests, topics })
+        let (instance, requests) = Instance::start(settings, topics.clone(), feed, stats.clone()).await?;
+        let ledger = SharedLedger::new(cache, &instance, producer, heard.clone());
+        Ok(Self { ledger, stats, heard, instance, requests, topics })
     }
 
     /// Returns the topics.
@@ -126,11 +132,21 @@ impl Station {
         service: Service,
         stop: impl Future<Output = ()>,
     ) -> Result<()> {
-        let Self { ledger, producer: _, stats: _, instance, requests, topics } = self;
-        let desk = Desk { config, admission, ledger, topics: topics.clone(), accepting: Accepting::default() };
+        let Self { ledger, stats: _, heard, instance, requests, topics } = self;
+        let desk = Desk {
+            config,
+            admission,
+            ledger,
+            topics: topics.clone(),
+            accepting: Accepting::default(),
+            looked_at: HashSet::new(),
+            handed_on: VecDeque::new(),
+            handed_on_at: 0,
+        };
+        let asks = Asks { asked: heard.asked(), owned: instance.owned() };
         let mut failure = instance.failure();
         let ended = tokio::select! {
-            ended = take(requests, desk, instance.committer(), service.clone()) => ended,
+            ended = take(requests, asks, desk, instance.committer(), service.clone()) => ended,
             ended = follow_ownership(instance.owned(), topics, service) => ended,
             failed = failure.wait_for(Option::is_some) => match failed.ok().and_then(|failed| failed.clone()) {
                 Some(error) => Err(anyhow::Error::new(error).context("kafka cannot be used any longer")),
@@ -145,49 +161,64 @@ impl Station {
     }
 }
 
-/// Takes one message after the other; what was decided goes into transactions together.
-async fn take(mut requests: Requests, mut desk: Desk, committer: Committer, service: Service) -> Result<()> {
+/// Tells when to look at what is asked.
+struct Asks {
+    asked: watch::Receiver<u64>,
+    owned: watch::Receiver<Arc<Owned>>,
+}
+
+/// Takes one message after the other, and what is asked; what was decided goes into transactions together.
+async fn take(
+    mut requests: Requests,
+    mut asks: Asks,
+    mut desk: Desk,
+    committer: Committer,
+    service: Service,
+) -> Result<()> {
     let mut committing: FuturesOrdered<BoxFuture<'static, Outcome>> = FuturesOrdered::new();
+    // What an earlier process heard of, or others asked before we came.
+    desk.look(&service).await?;
     loop {
-        tokio::select! {
-            biased;
+        let has_room = committing.len() < COMMITTING_MAX;
+        let mut room = None;
+        let decision = tokio::select! {
             Some(outcome) = committing.next() => {
-                let Outcome { committed, accepted, accepting, note } = outcome;
-                if let Some((request, epoch)) = accepting {
-                    desk.accepting.end(&request, epoch);
-                }
-                if committed.is_ok() {
-                    note.tell();
-                }
-                match (committed, accepted) {
-                    (Ok(()), Some(record)) => desk.take_on(record, &service).await?,
-                    (Ok(()), None) => {}
-                    (Err(CommitError::TooLarge), _) => {
-                        tracing::warn!("what was to be written of a message was too long, so it is a dead letter");
-                    }
-                    // It comes again, here or elsewhere.
-                    (Err(error), _) => tracing::info!(%error, "a message was not done with"),
-                }
+                desk.conclude(outcome, &service).await?;
+                None
             }
-            received = requests.next(), if committing.len() < COMMITTING_MAX => {
+            received = requests.next(), if has_room => {
                 let Some(mut received) = received else { return Ok(()) };
                 // Held until the commit has its outcome, so that what waits for that is bounded as well.
-                let room = received.take_room();
-                let decision = desk.decide(received).await?;
-                let epoch = decision.commit.ownership.epoch();
-                let accepting = decision.accepted.as_ref().map(|record| (record.request.clone(), epoch));
-                // In the order in which they came; what becomes of them is heard later.
-                let submitted = committer.submit(decision.commit).await;
-                committing.push_back(Box::pin(async move {
-                    let committed = match submitted {
-                        Ok(outcome) => outcome.visible().await,
-                        Err(error) => Err(error),
-                    };
-                    drop(room);
-                    Outcome { committed, accepted: decision.accepted, accepting, note: decision.note }
-                }));
+                room = Some(received.take_room());
+                Some(desk.decide(received).await?)
             }
-        }
+            () = std::future::ready(()), if has_room && !desk.handed_on.is_empty() => desk.decide_next().await?,
+            asked = asks.asked.changed() => {
+                asked.context("the ledger is read no more")?;
+                desk.look(&service).await?;
+                None
+            }
+            moved = asks.owned.changed() => {
+                moved.context("left the group")?;
+                // What was another's to do may be ours now.
+                desk.looked_at.clear();
+                desk.look(&service).await?;
+                None
+            }
+        };
+        let Some(Decision { commit, accepted, line }) = decision else { continue };
+        let epoch = commit.ownership.epoch();
+        let accepting = accepted.as_ref().map(|record| (record.request.clone(), epoch));
+        // In the order in which they came; what becomes of them is heard later.
+        let submitted = committer.submit(commit).await;
+        committing.push_back(Box::pin(async move {
+            let committed = match submitted {
+                Ok(outcome) => outcome.visible().await,
+                Err(error) => Err(error),
+            };
+            drop(room);
+            Outcome { committed, accepted, accepting, line }
+        }));
     }
 }
 
@@ -229,28 +260,80 @@ async fn follow_ownership(mut owned: watch::Receiver<Arc<Owned>>, topics: Topics
 // === impl Desk ===
 
 impl Desk {
+    /// Takes in what came of a decision.
+    async fn conclude(&mut self, outcome: Outcome, service: &Service) -> Result<()> {
+        let Outcome { committed, accepted, accepting, line } = outcome;
+        if let Some((request, epoch)) = accepting {
+            self.accepting.end(&request, epoch);
+        }
+        match committed {
+            Ok(()) => {
+                line.tell();
+                if let Some(record) = accepted {
+                    self.take_on(record, service).await?;
+                }
+            }
+            Err(CommitError::TooLarge) => {
+                tracing::warn!("what was to be written of a message was too long, so it is a dead letter");
+                Line { code: Some(Code::RequestTooLarge.to_string()), came: Came::Refused, ..line }.tell();
+            }
+            // It comes again, here or elsewhere.
+            Err(error) => tracing::info!(%error, "a message was not done with"),
+        }
+        Ok(())
+    }
+
+    /// Looks at what is asked and was not looked at before.
+    async fn look(&mut self, service: &Service) -> Result<()> {
+        let (ledger, looked_at) = (self.ledger.clone(), std::mem::take(&mut self.looked_at));
+        let looked = move || {
+            let asked: HashSet<_> = ledger.asked()?.into_iter().collect();
+            let new: Vec<_> = asked.difference(&looked_at).cloned().collect();
+            let mut handed_on = Vec::new();
+            for (request, _) in new.iter().filter(|(_, kind)| *kind == AskKind::TakeOn) {
+                let take_on = ledger.asks(request)?.into_iter().find(|ask| ask.kind() == AskKind::TakeOn);
+                handed_on.extend(take_on.map(|ask| (ask.at, ask.request)));
+            }
+            handed_on.sort();
+            Ok::<_, StoreError>((asked, new, handed_on))
+        };
+        let (asked, new, handed_on) = tokio::task::spawn_blocking(looked).await.context("the cache ended")??;
+        // What was settled meanwhile is forgotten: it may be asked again.
+        self.looked_at = asked;
+        self.handed_on.extend(handed_on.into_iter().map(|(_, request)| request));
+        for (request, _) in new.iter().filter(|(_, kind)| *kind != AskKind::TakeOn) {
+            service.hear(request).await?;
+        }
+        Ok(())
+    }
+
+    /// Decides about the next request that an instance handed on; `None` when it is another's, or done already.
+    async fn decide_next(&mut self) -> Result<Option<Decision>> {
+        let Some(request) = self.handed_on.pop_front() else { return Ok(None) };
+        let (ledger, id) = (self.ledger.clone(), request.clone());
+        let asks = tokio::task::spawn_blocking(move || ledger.asks(&id)).await.context("the cache ended")??;
+        let accepted = asks.into_iter().find_map(|ask| match ask.body {
+            AskBody::TakeOn(accepted) => Some(accepted),
+            AskBody::Cancel(_) | AskBody::Approve(_) | AskBody::Decline(_) => None,
+        });
+        let Some(accepted) = accepted else { return Ok(None) };
+        let Some(ownership) = self.ledger.ownership(&accepted.pipeline) else { return Ok(None) };
+        if self.accepting.contains(&request, ownership.epoch()) {
+            return Ok(None);
+        }
+        let line = Line::of(&accepted, &request);
+        // As long as what is asked was not too long, what is recorded of it is not either.
+        self.accept(request, *accepted, (ownership, None, None), line).await
+    }
+
     /// Decides what becomes of a message.
     async fn decide(&mut self, received: Received) -> Result<Decision> {
         let requester = self.requester(&received);
-        let mut note = Note::of(&received, requester.name.as_deref());
-        let (ownership, consumed) = (&received.ownership, Some(received.offset));
-        let done = |records, note| Decision {
-            commit: Commit { ownership: ownership.clone(), consumed, records, otherwise: None },
-            accepted: None,
-            note,
-        };
-        let too_large = || vec![received.dead_letter(Code::RequestTooLarge, TOO_LARGE)];
-        let buried =
-            |code, reason: &str, note: Note| done(vec![received.dead_letter(code, reason)], note.refused(code));
-        if !received.headers_readable {
-            return Ok(buried(Code::RequestInvalid, "a header's name is not text", note));
-        }
-        let headers: Vec<(&str, &[u8])> =
-            received.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?))).collect();
-        let body = received.value.as_deref().unwrap_or_default();
-        let read = match request::decode(Message { binding: Binding::Kafka, headers: &headers, body }) {
+        let mut line = Line::by(&requester);
+        line.entry.subject = Some(received.place().to_string());
+        let read = match read(&received) {
             Ok(read) => read,
-            Err(error) => return Ok(buried(error.code(), &error.to_string(), note)),
+            Err((code, reason)) => return Ok(buried(&received, code, &reason, line)),
         };
         // Without a name it is the record that it is, or that it was first: to replay it twice is to send one request.
         let place = || {
@@ -261,11 +344,10 @@ impl Desk {
             }
         };
         let identity = read.identity.unwrap_or_else(place);
-        let name = requester.name.clone();
+        line.entry.action = read.request.action.as_str().into();
+        line.entry.traced(read.traceparent.as_deref());
         let (admission, known) = (self.admission.clone(), identity.clone());
         let (request, traceparent) = (read.request, read.traceparent.clone());
-        note.entry.action = request.action.as_str().into();
-        note.entry.traced(traceparent.as_deref());
         let admitted = tokio::task::spawn_blocking(move || {
             let admitted = admission.admit(&request, known, traceparent, &requester);
             admitted.map_err(|rejected| (rejected, pipeline_of(&request)))
@@ -275,13 +357,12 @@ impl Desk {
             Err((Rejected::Store(error), _)) => return Err(error.into()),
             Err((rejected, pipeline)) => {
                 let (code, reason) = rejected.reason();
-                let letter = received.dead_letter(code, &reason);
-                let Some(pipeline) = pipeline else { return Ok(done(vec![letter], note.refused(code))) };
+                let Some(pipeline) = pipeline else { return Ok(buried(&received, code, &reason, line)) };
                 let request = RequestId::derive(&pipeline, &identity.source, &identity.id);
-                (note.entry.request_id, note.entry.pipeline) = (Some(request.0.clone()), Some(pipeline.clone()));
+                (line.entry.pipeline, line.entry.request_id) = (Some(pipeline.clone()), Some(request.0.clone()));
                 if self.is_taken_on(request, received.ownership.epoch()).await? {
-                    // A repeat of what was fine when it came: that one has its outcome.
-                    return Ok(done(Vec::new(), note.repeated()));
+                    // What was fine when it came: that one has its outcome.
+                    return Ok(repeated(&received, line));
                 }
                 let refused = event::refused(Refusal {
                     pipeline: &pipeline,
@@ -291,42 +372,55 @@ impl Desk {
                     traceparent: read.traceparent.as_deref(),
                     problem: in_short(rejected.problem()),
                 });
-                return Ok(done(vec![letter, told(&refused)], note.refused(code)));
+                let mut decision = buried(&received, code, &reason, line);
+                decision.commit.records.push(told(&refused));
+                return Ok(decision);
             }
         };
-        (note.entry.request_id, note.entry.pipeline) = (Some(request.0.clone()), Some(accepted.pipeline.clone()));
-        note.entry.traced(accepted.traceparent.as_deref());
+        (line.entry.pipeline, line.entry.request_id) = (Some(accepted.pipeline.clone()), Some(request.0.clone()));
+        line.entry.traced(accepted.traceparent.as_deref());
         let is_at_home = received.ownership.topic() == self.topics.requests
             && received.ownership.partition() == self.topics.home(&accepted.pipeline);
-        if !is_at_home {
-            let mut forwarded = received.forward(&accepted.pipeline);
-            if received.ownership.topic() != self.topics.requests {
-                // Only on our own topic it is believed, so there must be nothing that somebody else wrote.
-                forwarded.headers.retain(|(header, _)| header != REQUESTER);
-                forwarded.headers.push((REQUESTER.into(), name.map(String::into_bytes)));
-            }
-            let mut decision = done(vec![forwarded], note);
-            decision.commit.otherwise = Some(too_large());
-            return Ok(decision);
+        if is_at_home && self.accepting.contains(&request, received.ownership.epoch()) {
+            return Ok(repeated(&received, line));
         }
-        let epoch = received.ownership.epoch();
-        if self.accepting.contains(&request, epoch) {
-            return Ok(done(Vec::new(), note.repeated()));
+        let (ownership, consumed) = (received.ownership.clone(), Some(received.offset));
+        let otherwise = Some(vec![received.dead_letter(Code::RequestTooLarge, TOO_LARGE)]);
+        if is_at_home {
+            line.came = Came::Accepted;
+            let accepted = self.accept(request, accepted, (ownership, consumed, otherwise), line.clone()).await?;
+            return Ok(accepted.unwrap_or_else(|| repeated(&received, line)));
         }
-        let at = now_ms();
+        if self.is_taken_on(request.clone(), received.ownership.epoch()).await? {
+            return Ok(repeated(&received, line));
+        }
+        line.came = Came::HandedOn;
+        self.handed_on_at = now_ms().max(self.handed_on_at + 1);
+        let (pipeline, at) = (accepted.pipeline.clone(), self.handed_on_at);
+        let ask = Ask { request, pipeline, at, body: AskBody::TakeOn(Box::new(accepted)) };
+        let commit = Commit { ownership, consumed, records: vec![self.ledger.asking(&ask)], otherwise };
+        Ok(Decision { commit, accepted: None, line })
+    }
+
+    /// Accepts a request; `None` for a repeat, as the first one has its outcome.
+    async fn accept(
+        &mut self,
+        request: RequestId,
+        accepted: Accepted,
+        (ownership, consumed, otherwise): (Ownership, Option<i64>, Option<Vec<Outgoing>>),
+        line: Line,
+    ) -> Result<Option<Decision>> {
         let body = RecordBody::Accepted(Box::new(accepted));
-        let record = Record { request: request.clone(), sequence: 0, at, body };
+        let record = Record { request: request.clone(), sequence: 0, at: now_ms(), body };
         let (ledger, copy) = (self.ledger.clone(), record.clone());
         let records = tokio::task::spawn_blocking(move || ledger.acceptance(&copy)).await.context("the cache ended")?;
         match records {
             Ok(records) => {
-                self.accepting.begin(request, epoch);
-                let mut decision = done(records, note.accepted());
-                (decision.accepted, decision.commit.otherwise) = (Some(record), Some(too_large()));
-                Ok(decision)
+                self.accepting.begin(request, ownership.epoch());
+                let commit = Commit { ownership, consumed, records, otherwise };
+                Ok(Some(Decision { commit, accepted: Some(record), line }))
             }
-            // A repeat: the first one has its outcome.
-            Err(StoreError::Conflict { .. }) => Ok(done(Vec::new(), note.repeated())),
+            Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -351,41 +445,52 @@ impl Desk {
         Ok(())
     }
 
-    /// Says who sent a message, as far as that is known: HTTP names its callers on our own topic, which is ours to trust.
+    /// Says who sent a message: all that is known is the topic, to which those write whom the brokers let.
     fn requester(&self, received: &Received) -> Requester {
         let topic = received.ownership.topic();
-        let named = received.header(REQUESTER).filter(|_| topic == self.topics.requests);
-        let named = named.and_then(|name| str::from_utf8(name).ok()).map(Into::into);
-        let rule = self.config.kafka.ingress.iter().find(|rule| rule.topic == topic);
+        let kafka = &self.config.kafka;
+        let rule = kafka.ingress.iter().find(|rule| rule.topic == topic);
+        let (scopes, namespaces) = match rule {
+            Some(rule) => (&rule.scopes, &rule.namespaces),
+            None => (&kafka.requests.scopes, &kafka.requests.namespaces),
+        };
         Requester {
             ingress: Ingress::Kafka,
-            name: named.or_else(|| Some(format!("kafka:{topic}"))),
-            namespaces: rule.and_then(|rule| rule.namespaces.clone()),
-            may_operate: rule.is_none_or(|rule| rule.scopes.contains(&Scope::Operate)),
+            name: Some(format!("kafka:{topic}")),
+            namespaces: namespaces.clone(),
+            may_submit: scopes.contains(&Scope::Submit),
+            may_operate: scopes.contains(&Scope::Operate),
         }
     }
 }
 
-/// Returns the record with which HTTP hands a request to whoever acts for its pipeline.
-pub(crate) fn handed_on(accepted: &Accepted, asked: &Request, requester: Option<&str>) -> Outgoing {
-    let mut event = json!({
-        "specversion": "1.0",
-        "type": request::REQUESTED,
-        "datacontenttype": "application/json",
-        "data": asked,
-    });
-    if let Some(EventIdentity { source, id }) = &accepted.identity {
-        (event["source"], event["id"]) = (source.as_str().into(), id.as_str().into());
+/// Reads a message, or says with which code it cannot be.
+fn read(received: &Received) -> Result<request::Received, (Code, String)> {
+    if !received.headers_readable {
+        return Err((Code::RequestInvalid, "a header's name is not text".into()));
     }
-    if let Some(traceparent) = &accepted.traceparent {
-        event["traceparent"] = traceparent.as_str().into();
-    }
-    let mut record = Outgoing::new(Destination::Requests, accepted.pipeline.as_str(), event.to_string());
-    record.headers.push(("content-type".into(), Some(cloudevent::STRUCTURED_JSON.into())));
-    if let Some(requester) = requester {
-        record.headers.push((REQUESTER.into(), Some(requester.into())));
-    }
-    record
+    let headers: Vec<(&str, &[u8])> =
+        received.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?))).collect();
+    let body = received.value.as_deref().unwrap_or_default();
+    let read = request::decode(Message { binding: Binding::Kafka, headers: &headers, body });
+    read.map_err(|error| (error.code(), error.to_string()))
+}
+
+/// Puts a message to the dead letters.
+fn buried(received: &Received, code: Code, reason: &str, line: Line) -> Decision {
+    let records = vec![received.dead_letter(code, reason)];
+    done(received, records, Line { code: Some(code.to_string()), came: Came::Refused, ..line })
+}
+
+/// Passes over a message whose request has been taken on.
+fn repeated(received: &Received, line: Line) -> Decision {
+    done(received, Vec::new(), Line { came: Came::Repeated, ..line })
+}
+
+fn done(received: &Received, records: Vec<Outgoing>, line: Line) -> Decision {
+    let commit =
+        Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records, otherwise: None };
+    Decision { commit, accepted: None, line }
 }
 
 /// Returns what the bus is told of the settings.

@@ -16,7 +16,7 @@ use dagwright_agents::{
     Service,
     service::{Limits, Resources, Settings},
 };
-use dagwright_bus::kafka::{Producer, Stats};
+use dagwright_bus::kafka::Stats;
 use dagwright_engine::{LocalEngine, Settings as EngineSettings};
 use dagwright_model::{code::Code, task::Problem};
 use dagwright_store::{Outbox, Register, Retention, SledStore};
@@ -59,9 +59,7 @@ pub(crate) struct State {
     pub(crate) register: Arc<dyn Register>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) admission: Arc<Admission>,
-    /// Where requests go when others may act for their pipelines; `None` takes them on here.
-    pub(crate) ingress: Option<Producer>,
-    /// What is known of the part in the group; `None` without Kafka.
+    /// What is known of the part in the group; `None` without Kafka, where nobody shares the ledger.
     pub(crate) kafka: Option<Arc<Stats>>,
     /// The position of the newest event.
     pub(crate) news: watch::Receiver<u64>,
@@ -115,7 +113,6 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
         Refusal::Problem(Problem { code: Code::ConfigInvalid, subject: "uris.allow".into(), message, hint })
     })?;
     let admission = Arc::new(admission);
-    let ingress = station.as_ref().map(|station| station.producer.clone());
     let outlets = match &station {
         None => Outlets::start(&config, Events::Outbox { outbox: store.clone(), news: news.clone() }).await?,
         Some(station) => {
@@ -136,7 +133,6 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
         register,
         outbox: store,
         admission: admission.clone(),
-        ingress,
         kafka: kafka_stats,
         news,
         live: Live::new(common.config.clone(), config.clone(), telemetry.level.clone())?,

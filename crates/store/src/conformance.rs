@@ -3,13 +3,14 @@
 mod retention;
 
 use dagwright_model::{
+    ask::{Ask, AskBody, AskKind},
     code::Code,
     id::{PlanHash, RequestId},
     message::{Cost, Fact, Observation, Origin},
     plan::{PLAN_VERSION, Plan},
     record::{
-        Accepted, Cancelled, Ended, FactRecorded, Ingress, PipelineChanged, PipelineStatus, PlanSealed, Purpose,
-        Record, RecordBody, RunEnded, RunStarted,
+        Accepted, ApprovalNeeded, Cancelled, Decision, Ended, FactRecorded, Ingress, PipelineChanged, PipelineStatus,
+        PlanSealed, Purpose, Record, RecordBody, RunEnded, RunStarted,
     },
     spec::{Airflow, Policy, Retries, SchemaChange},
     task::{Counts, Problem, Status},
@@ -38,6 +39,8 @@ pub fn check<S: Cache>(mut open: impl FnMut() -> S) {
     the_outside_is_told_in_order_and_once(&open());
     a_reader_goes_on_where_it_stopped(&open());
     a_cache_takes_in_what_it_lacks(&open());
+    what_is_asked_stays_until_it_is_settled(&open());
+    what_is_asked_too_late_is_not_kept(&open());
     retention::check(open);
 }
 
@@ -331,10 +334,63 @@ fn a_cache_takes_in_what_it_lacks(store: &impl Cache) {
     assert_eq!(store.reached("log-0").expect("reads"), Some(5));
 }
 
+fn what_is_asked_stays_until_it_is_settled(store: &impl Cache) {
+    let kinds = |request| -> Vec<_> { store.asks(&id(request)).expect("reads").iter().map(Ask::kind).collect() };
+    let acceptance = acceptance("p", Purpose::Run);
+    let take_on = ask("a", AskBody::TakeOn(Box::new(Accepted { ingress: Ingress::Http, ..acceptance })));
+    assert!(store.ask(&take_on).expect("asks") && store.ask(&take_on).expect("asks"), "it waits, asked once or twice");
+    let cancel = |by: &str| AskBody::Cancel(Cancelled { by: Some(by.into()) });
+    assert!(store.ask(&ask("a", cancel("ann"))).expect("asks"), "what is to be taken on can be cancelled");
+    assert_eq!(kinds("a"), [AskKind::Cancel, AskKind::TakeOn]);
+    store.append(&[served("a", "p", Purpose::Run, 1)]).expect("appends");
+    assert_eq!(kinds("a"), [AskKind::Cancel]);
+    assert!(store.ask(&ask("a", cancel("eve"))).expect("asks"));
+    assert_eq!(store.asks(&id("a")).expect("reads"), [ask("a", cancel("ann"))], "the first one counts");
+    let plan = plan("one");
+    let decision = || Decision { plan_hash: plan.hash(), by: None };
+    let needed = ApprovalNeeded { plan_hash: plan.hash(), schema_change: SchemaChange::None };
+    store.append(&[sealed("a", 1, &plan), record("a", 2, RecordBody::ApprovalNeeded(needed))]).expect("appends");
+    // The log tells in its order what was asked and what came of it.
+    let told = [Entry::Ask(ask("a", AskBody::Approve(decision()))), Entry::Ask(ask("b", AskBody::Decline(decision())))];
+    store.absorb("log-0", 2, &told).expect("takes in");
+    assert_eq!((kinds("a"), kinds("b")), (vec![AskKind::Cancel, AskKind::Decide], Vec::new()));
+    assert_eq!(store.asked().expect("reads"), [(id("a"), AskKind::Cancel), (id("a"), AskKind::Decide)]);
+    store.absorb("log-0", 3, &[Entry::Record(record("a", 3, RecordBody::Approved(decision())))]).expect("takes in");
+    assert_eq!(kinds("a"), [AskKind::Cancel]);
+    store
+        .append(&[run_started("a", 4, &plan), record("a", 5, RecordBody::Cancelled(Cancelled::default()))])
+        .expect("appends");
+    assert_eq!(store.asked().expect("reads"), []);
+}
+
+fn what_is_asked_too_late_is_not_kept(store: &impl Cache) {
+    let cancel = || AskBody::Cancel(Cancelled::default());
+    let plan = plan("one");
+    let approve = |plan_hash: &PlanHash| AskBody::Approve(Decision { plan_hash: plan_hash.clone(), by: None });
+    let take_on = || AskBody::TakeOn(Box::new(acceptance("p", Purpose::Run)));
+    assert!(!store.ask(&ask("unknown", cancel())).expect("asks"));
+    store.append(&[served("a", "p", Purpose::Run, 1), sealed("a", 1, &plan)]).expect("appends");
+    assert!(!store.ask(&ask("a", take_on())).expect("asks"), "it is taken on already");
+    assert!(!store.ask(&ask("a", approve(&plan.hash()))).expect("asks"), "it does not wait for that");
+    let needed = ApprovalNeeded { plan_hash: plan.hash(), schema_change: SchemaChange::None };
+    store.append(&[record("a", 2, RecordBody::ApprovalNeeded(needed))]).expect("appends");
+    assert!(!store.ask(&ask("a", approve(&PlanHash("2".repeat(64))))).expect("asks"), "it waits with another plan");
+    store.append(&[record("a", 3, RecordBody::Cancelled(Cancelled::default()))]).expect("appends");
+    store
+        .absorb("log-0", 9, &[Entry::Ask(ask("a", cancel())), Entry::Ask(ask("a", approve(&plan.hash())))])
+        .expect("takes in");
+    assert_eq!((store.asked().expect("reads"), store.reached("log-0").expect("reads")), (Vec::new(), Some(9)));
+    assert!(store.ask(&ask("a\0", take_on())).is_err());
+}
+
 // === values ===
 
 fn id(text: &str) -> RequestId {
     RequestId(text.into())
+}
+
+fn ask(request: &str, body: AskBody) -> Ask {
+    Ask { request: id(request), pipeline: "p".into(), at: 7, body }
 }
 
 fn record(request: &str, sequence: u64, body: RecordBody) -> Record {

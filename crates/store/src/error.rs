@@ -86,6 +86,14 @@ pub enum Error {
         /// What cannot take it.
         what: &'static str,
     },
+    /// What this is a cache of could not be reached, or did not take it; nothing was written, or it is not known whether.
+    #[error("could not write to the ledger's topic")]
+    Unreached {
+        /// The code of what was wrong.
+        code: Code,
+        /// What was wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The caller gave records that do not belong together.
     #[error("cannot append: {what}")]
     Misuse {
@@ -111,6 +119,7 @@ impl Error {
             | Self::Unreadable { .. } => Code::StoreUnusable,
             Self::Elsewhere { .. } => Code::BusUnreachable,
             Self::TooLong { .. } => Code::RequestTooLarge,
+            Self::Unreached { code, .. } => *code,
             Self::Conflict { .. } | Self::Misuse { .. } => Code::Internal,
         }
     }
@@ -129,6 +138,7 @@ impl Error {
             Self::Database { .. } | Self::Poisoned => "check that the disk has space and is not failing, and try again",
             Self::Elsewhere { .. } => "ask again: the instance that has it now goes on with it",
             Self::TooLong { .. } => "make the spec shorter; with Kafka, or raise max.message.bytes of our topics",
+            Self::Unreached { .. } => "ask again: asked twice it has one effect",
             Self::Conflict { .. } | Self::Misuse { .. } => "this is a bug in Dagwright; please report it",
         }
     }

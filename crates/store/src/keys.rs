@@ -3,7 +3,10 @@
 //! Every key starts with a byte for its kind. Texts inside a key end with a zero byte and may hold none, so no key is
 //! a prefix of another kind's or another text's. Numbers are big-endian: their order is the order of keys.
 
-use dagwright_model::id::{PlanHash, RequestId};
+use dagwright_model::{
+    ask::AskKind,
+    id::{PlanHash, RequestId},
+};
 
 /// The longest text in a key, in bytes: twice the longest `dag_id`.
 const TEXT_BYTES_MAX: usize = 512;
@@ -38,6 +41,8 @@ const EVENT: u8 = b'e';
 const REACHED: u8 = b'c';
 /// `d <reader>` → the position up to which it has delivered, big-endian.
 const DELIVERED: u8 = b'd';
+/// `a <request> <kind>` → what is asked and not settled, protobuf.
+const ASK: u8 = b'a';
 
 pub(crate) fn record(request: &RequestId, sequence: u64) -> Vec<u8> {
     let mut key = texts(RECORD, &[&request.0]);
@@ -58,11 +63,7 @@ pub(crate) fn of_pipeline(pipeline: &str, accepted_at: u64, request: &RequestId)
 
 /// Returns the first key of a pipeline's requests, and the first after them.
 pub(crate) fn of_pipeline_range(pipeline: &str) -> (Vec<u8>, Vec<u8>) {
-    let first = texts(OF_PIPELINE, &[pipeline]);
-    let mut end = first.clone();
-    // The last byte is the zero that ends the text.
-    *end.last_mut().expect("a key is not empty") = 1;
-    (first, end)
+    until_next(texts(OF_PIPELINE, &[pipeline]))
 }
 
 /// Returns the request of a key made by [`of_pipeline`].
@@ -187,6 +188,27 @@ pub(crate) fn delivered(reader: &str) -> Vec<u8> {
     texts(DELIVERED, &[reader])
 }
 
+pub(crate) fn ask(request: &RequestId, kind: AskKind) -> Vec<u8> {
+    texts(ASK, &[&request.0, kind.as_str()])
+}
+
+/// Returns the first key of what is asked about a request, and the first after it.
+pub(crate) fn asks_of(request: &RequestId) -> (Vec<u8>, Vec<u8>) {
+    until_next(texts(ASK, &[&request.0]))
+}
+
+/// Returns the first key of everything that is asked, and the first after it.
+pub(crate) fn asks() -> (Vec<u8>, Vec<u8>) {
+    (vec![ASK], vec![ASK + 1])
+}
+
+/// Returns the request and the kind of a key made by [`ask`].
+pub(crate) fn asked(key: &[u8]) -> Option<(RequestId, AskKind)> {
+    let mut parts = key.get(1..)?.split(|byte| *byte == 0).map(|part| str::from_utf8(part).ok());
+    let (request, kind) = (parts.next()??, parts.next()??);
+    Some((RequestId(request.into()), AskKind::named(kind)?))
+}
+
 /// Tells whether a text may stand in a key.
 pub(crate) fn is_text(text: &str) -> bool {
     !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.contains('\0')
@@ -197,6 +219,14 @@ fn of_plan(plan: &PlanHash, kind: u8, request: &RequestId) -> Vec<u8> {
     key.push(kind);
     key.extend_from_slice(request.0.as_bytes());
     key
+}
+
+/// Returns the start of some keys, which ends with a text, and the first key after them.
+fn until_next(first: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let mut end = first.clone();
+    // The last byte is the zero that ends the text.
+    *end.last_mut().expect("a key is not empty") = 1;
+    (first, end)
 }
 
 fn timed(kind: u8, at: u64, text: &str) -> Vec<u8> {

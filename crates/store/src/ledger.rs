@@ -6,6 +6,7 @@
 //! Batches are applied one after the other, and flushed side by side: a flush covers whatever was applied before it, so
 //! many writers share the price of one.
 
+mod asks;
 mod cache;
 mod retention;
 
@@ -20,6 +21,7 @@ use std::{
 };
 
 use dagwright_model::{
+    ask::{Ask, AskKind},
     canonical,
     event::{self, Event, Rows, Subject},
     id::{PlanHash, RequestId},
@@ -391,6 +393,7 @@ impl<M: OrderedMap> Ledger<M> {
         if summary.state.is_final() && summary.is_served() {
             batch.remove(keys::open(summary.accepted_at, &summary.request));
         }
+        self.settle(batch, record)?;
         self.derive_pipeline(batch, &summary, record)?;
         Ok(summary)
     }
@@ -486,6 +489,18 @@ impl<M: OrderedMap> Register for Ledger<M> {
 
     fn pipeline(&self, pipeline: &str) -> Result<Option<PipelineSummary>, Error> {
         if keys::is_text(pipeline) { self.json(&keys::pipeline(pipeline), "a pipeline's summary") } else { Ok(None) }
+    }
+
+    fn ask(&self, ask: &Ask) -> Result<bool, Error> {
+        self.keep(ask)
+    }
+
+    fn asks(&self, request: &RequestId) -> Result<Vec<Ask>, Error> {
+        self.kept(request)
+    }
+
+    fn asked(&self) -> Result<Vec<(RequestId, AskKind)>, Error> {
+        self.all_kept()
     }
 
     fn pipelines(&self, after: &str, limit: usize) -> Result<Vec<PipelineSummary>, Error> {

@@ -19,6 +19,7 @@ pub mod sled;
 use std::{fmt, sync::Arc};
 
 use dagwright_model::{
+    ask::{Ask, AskKind},
     event::{Event, Rows},
     id::{PlanHash, RequestId},
     message::Observation,
@@ -123,6 +124,37 @@ pub trait Register: Store {
     /// What is wrong with the storage.
     fn pipelines(&self, after: &str, limit: usize) -> Result<Vec<PipelineSummary>, Error>;
 
+    /// Asks something of whoever acts for the request's pipeline; on disk when this returns. Returns whether anything of
+    /// this kind waits to be settled now: what a request is past, as a decision about a plan that does not wait for one,
+    /// is not kept, and what was asked before is not asked again.
+    ///
+    /// # Errors
+    /// What is wrong with the storage, or with whatever it is kept in.
+    fn ask(&self, ask: &Ask) -> Result<bool, Error>;
+
+    /// Returns what is asked about a request and not settled.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn asks(&self, request: &RequestId) -> Result<Vec<Ask>, Error>;
+
+    /// Returns everything that is asked and not settled, in no particular order.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn asked(&self) -> Result<Vec<(RequestId, AskKind)>, Error>;
+
+    /// Takes in what others have written about a pipeline (by `dag_id`), or about all, before this was called; waits for a
+    /// bounded time, after which what is there may be a little old. Where this process has the ledger to itself, nobody
+    /// else writes.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn catch_up(&self, pipeline: Option<&str>) -> Result<(), Error> {
+        let _ = pipeline;
+        Ok(())
+    }
+
     /// Tells whether this process acts for a pipeline; where it has the ledger to itself, it acts for all.
     fn acts_for(&self, pipeline: &str) -> bool {
         let _ = pipeline;
@@ -181,7 +213,8 @@ pub trait Cache: Register + Outbox + Retention {
     /// As [`Store::append`].
     fn foresee(&self, records: &[Record]) -> Result<Vec<Event>, Error>;
 
-    /// Takes in what stands in a log before `position`, of any requests, in the log's order; passes over what is known.
+    /// Takes in what stands in a log before `position`, of any requests, in the log's order; passes over records that are
+    /// known, and over what is asked of requests that are past it.
     ///
     /// # Errors
     /// [`Error::Conflict`] when records before them are missing, or what is wrong with the storage; nothing was taken in
@@ -257,8 +290,10 @@ pub struct Forgettable {
 /// What stands in a log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
-    /// A record.
+    /// Something that happened.
     Record(Record),
+    /// Something that is asked.
+    Ask(Ask),
     /// A request was forgotten.
     Forgotten {
         /// The request.

@@ -73,10 +73,10 @@ pub(super) struct Runs {
     pub(super) running_max: usize,
 }
 
-/// Asks something of a request; answers whether somebody heard.
+/// Tells a request what is asked of it. Who misses it finds it in the ledger.
 #[derive(Message)]
-#[rtype(result = "bool")]
-pub(super) struct Ask {
+#[rtype(result = "()")]
+pub(super) struct Tell {
     pub(super) request: RequestId,
     pub(super) pipeline: String,
     pub(super) asked: Asked,
@@ -259,16 +259,19 @@ impl Handler<Runs> for Dispatcher {
     }
 }
 
-impl Handler<Ask> for Dispatcher {
-    type Result = MessageResult<Ask>;
+impl Handler<Tell> for Dispatcher {
+    type Result = ();
 
-    fn handle(&mut self, Ask { request, pipeline, asked }: Ask, context: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Tell { request, pipeline, asked }: Tell, context: &mut Context<Self>) {
         if !self.followed.contains_key(&request) {
             // It waits in its line, or this process never heard of it: whoever is sent has nothing else to do for it.
             self.send_after(pipeline, request.clone(), Errand::Listen, context);
         }
-        let heard = self.followed.get(&request).is_some_and(|followed| followed.inbox.try_send(asked).is_ok());
-        MessageResult(heard)
+        if let Some(followed) = self.followed.get(&request)
+            && followed.inbox.try_send(asked).is_err()
+        {
+            tracing::debug!(request_id = %request, "nobody hears what is asked of a request; the ledger keeps it");
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! The shell around one request's [`Lifecycle`]: hands it what happens, appends what it records, performs the rest.
 
-use std::{future::pending, sync::Arc, time::Instant};
+use std::{collections::VecDeque, future::pending, sync::Arc, time::Instant};
 
 use actix::Addr;
 use dagwright_engine::{Cancel, Error as EngineError, Job, event};
 use dagwright_model::{
+    ask::AskBody,
     code::Code,
     id::{PlanHash, RequestId},
     record::{Accepted, PipelineStatus, Record, RecordBody, RunStarted},
@@ -74,6 +75,8 @@ struct Known {
     life: Lifecycle,
     next_sequence: u64,
     pipeline: Pipeline,
+    /// What is asked of it and not settled.
+    asked: Vec<Asked>,
 }
 
 struct Follower {
@@ -105,10 +108,10 @@ pub(super) async fn follow(
         Ok(None) => return Ended::Done,
         Err(_) => return Ended::HandedOver, // The ledger failed, which is told elsewhere.
     };
-    let Known { accepted, life, next_sequence, pipeline } = known;
+    let Known { accepted, life, next_sequence, pipeline, asked: waiting } = known;
     let span = spans::log(&request, accepted.traceparent.as_deref());
     let follower = Follower { shared, dispatcher, request, accepted, next_sequence, cancel: Cancel::default() };
-    match follower.follow(life, pipeline, errand, asked).instrument(span).await {
+    match follower.follow(life, pipeline, errand, (waiting, asked)).instrument(span).await {
         Ok(ended) => ended,
         Err(Refused::Store(StoreError::Elsewhere { .. } | StoreError::Conflict { .. })) => Ended::Overtaken,
         Err(Refused::Store(StoreError::TooLong { .. })) => Ended::TooLarge,
@@ -119,6 +122,8 @@ pub(super) async fn follow(
 
 /// Reads a request's life from the ledger, and what its pipeline is; `None` when there is nothing to follow.
 fn read(register: &dyn Register, request: &RequestId) -> Result<Option<Known>, StoreError> {
+    // First: what is settled meanwhile is asked once more, to no effect.
+    let asks = register.asks(request)?;
     let records = register.read(request, 0)?;
     let Some(RecordBody::Accepted(accepted)) = records.first().map(|record| &record.body) else { return Ok(None) };
     let mut life = Lifecycle::new(accepted);
@@ -136,7 +141,22 @@ fn read(register: &dyn Register, request: &RequestId) -> Result<Option<Known>, S
         Some(known) => Pipeline { status: known.status, revision: known.revision },
         None => Pipeline { status: PipelineStatus::Active, revision: 0 },
     };
-    Ok(Some(Known { accepted: (**accepted).clone(), life, next_sequence: records.len() as u64, pipeline }))
+    let asked = asks.into_iter().filter_map(|ask| Asked::of(ask.body)).collect();
+    Ok(Some(Known { accepted: (**accepted).clone(), life, next_sequence: records.len() as u64, pipeline, asked }))
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// Returns what is asked of a request that was taken on.
+    pub(super) fn of(body: AskBody) -> Option<Self> {
+        match body {
+            AskBody::TakeOn(_) => None,
+            AskBody::Cancel(cancelled) => Some(Self::Cancel { by: cancelled.by }),
+            AskBody::Approve(decision) => Some(Self::Decide { approved: true, by: decision.by }),
+            AskBody::Decline(decision) => Some(Self::Decide { approved: false, by: decision.by }),
+        }
+    }
 }
 
 // === impl Follower ===
@@ -147,17 +167,27 @@ impl Follower {
         mut life: Lifecycle,
         pipeline: Pipeline,
         errand: Errand,
-        mut asked: mpsc::Receiver<Asked>,
+        (waiting, mut asked): (Vec<Asked>, mpsc::Receiver<Asked>),
     ) -> Result<Ended, Refused> {
         let mut work: Option<BoxFuture<'static, Told>> = None;
-        let mut next = match errand {
-            Errand::GoOn => Some(Event::Turn { pipeline }),
-            Errand::GiveUp(problem) => Some(Event::GivenUp(problem)),
-            Errand::Listen => None,
+        let is_listening = matches!(errand, Errand::Listen);
+        // What is to stop need not begin; what is decided goes on from where it is.
+        let (stop, decide): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|asked| matches!(asked, Asked::Cancel { .. }));
+        let mut events: VecDeque<Event> = match errand {
+            Errand::GoOn => {
+                let turn = Event::Turn { pipeline };
+                let before = stop.into_iter().filter_map(|asked| self.event(asked));
+                let after = decide.into_iter().filter_map(|asked| self.event(asked));
+                before.chain([turn]).chain(after).collect()
+            }
+            Errand::GiveUp(problem) => [Event::GivenUp(problem)].into(),
+            // A decision waits for the turn, which tells what the pipeline is.
+            Errand::Listen => stop.into_iter().filter_map(|asked| self.event(asked)).collect(),
         };
-        let is_listening = next.is_none();
+        let mut next = None;
         loop {
-            if let Some(event) = next.take() {
+            if let Some(event) = next.take().or_else(|| events.pop_front()) {
                 let was_last = self.step(&mut life, event, &mut work).await?;
                 if life.has_ended() {
                     self.measure().await;
@@ -165,6 +195,9 @@ impl Follower {
                 }
                 if was_last || is_listening {
                     return Ok(Ended::HandedOver);
+                }
+                if !events.is_empty() {
+                    continue;
                 }
             }
             let draining = self.shared.draining.clone();
@@ -181,13 +214,25 @@ impl Follower {
                         Told::Failed(refused) => return Err(refused),
                     }
                 }
-                Some(asked) = asked.recv() => Some(match asked {
-                    Asked::Cancel { by } => Event::CancelRequested { by },
-                    Asked::Decide { approved, by } => Event::Decided { approved, by },
-                }),
+                Some(heard) = asked.recv() => match heard {
+                    Asked::Decide { .. } if is_listening => return Ok(Ended::HandedOver),
+                    heard => self.event(heard),
+                },
                 () = draining.cancelled(), if is_idle => return Ok(Ended::HandedOver),
                 else => return Ok(Ended::HandedOver),
             };
+        }
+    }
+
+    /// Returns what is asked as what happens to the request; nobody decides about what they asked for.
+    fn event(&self, asked: Asked) -> Option<Event> {
+        match asked {
+            Asked::Cancel { by } => Some(Event::CancelRequested { by }),
+            Asked::Decide { by, .. } if by.is_some() && by == self.accepted.requester => {
+                tracing::warn!(request_id = %self.request, "who asked for a plan cannot decide about it");
+                None
+            }
+            Asked::Decide { approved, by } => Some(Event::Decided { approved, by }),
         }
     }
 

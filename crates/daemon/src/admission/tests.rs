@@ -43,6 +43,15 @@ fn with(pointer: &str, value: Value) -> Value {
 }
 
 fn admit(request: Value, namespaces: Option<&[&str]>) -> Result<super::Admitted, Rejected> {
+    admit_with(request, namespaces, true, false)
+}
+
+fn admit_with(
+    request: Value,
+    namespaces: Option<&[&str]>,
+    may_submit: bool,
+    may_operate: bool,
+) -> Result<super::Admitted, Rejected> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(SETTINGS.as_bytes()).unwrap();
     let config = Arc::new(Config::load(Some(file.path())).unwrap());
@@ -52,7 +61,8 @@ fn admit(request: Value, namespaces: Option<&[&str]>) -> Result<super::Admitted,
         ingress: Ingress::Http,
         name: Some("ann".into()),
         namespaces: namespaces.map(|names| names.iter().map(|name| name.parse().unwrap()).collect()),
-        may_operate: false,
+        may_submit,
+        may_operate,
     };
     let identity = EventIdentity { source: "/here".into(), id: "1".into() };
     admission.admit(&request, identity, None, &requester)
@@ -147,4 +157,22 @@ fn what_is_refused_is_told_to_a_pipeline_only_by_a_name_that_can_be_one() {
         assert_eq!(of(json!({ "pipeline": name })), None, "{name:?}");
     }
     assert_eq!(of(json!({})), None);
+}
+
+#[test]
+fn each_scope_opens_what_it_says() {
+    let run = json!({ "spec": spec() });
+    let pause = json!({ "action": "pause", "pipeline": "a.p" });
+    for (request, may_submit, may_operate, wanted) in [
+        (&run, false, false, Some(Code::ScopeMissing)),
+        (&run, false, true, Some(Code::ScopeMissing)),
+        (&run, true, false, None),
+        (&pause, false, true, Some(Code::ScopeMissing)),
+        (&pause, true, false, Some(Code::ScopeMissing)),
+        // Allowed, but nobody knows the pipeline.
+        (&pause, true, true, Some(Code::RequestUnknown)),
+    ] {
+        let code = admit_with(request.clone(), None, may_submit, may_operate).err().map(|rejected| rejected.reason().0);
+        assert_eq!(code, wanted, "{request} {may_submit} {may_operate}");
+    }
 }

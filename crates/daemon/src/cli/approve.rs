@@ -30,7 +30,12 @@ pub(crate) async fn execute(arguments: &Approve, output: Output) -> Result<Exit>
     let verb = if arguments.decline { "decline" } else { "approve" };
     let path = format!("/plans/{}/{verb}", escaped(&arguments.plan));
     let decided: Decided = client.post(&path, Repeat::Unsafe, |request| request).await?;
-    let what = if decided.approved { "goes on with" } else { "ended with the declined" };
+    let what = match (decided.approved, decided.settled) {
+        (true, true) => "goes on with",
+        (true, false) => "will go on with",
+        (false, true) => "ended with the declined",
+        (false, false) => "will end with the declined",
+    };
     let requests = number::counted(decided.requests.len() as u64, "request");
     output.text(&format!("{requests} {what} plan {}\n", render::safe(decided.plan_hash.short())))?;
     output.json(&decided)?;

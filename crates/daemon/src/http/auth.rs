@@ -192,6 +192,7 @@ impl Caller {
             ingress: Ingress::Http,
             name: self.name.clone(),
             namespaces: self.namespaces.clone(),
+            may_submit: self.scopes.contains(&Scope::Submit),
             may_operate: self.scopes.contains(&Scope::Operate),
         }
     }

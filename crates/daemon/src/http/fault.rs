@@ -174,6 +174,15 @@ impl From<Problem> for Fault {
 
 impl From<dagwright_store::Error> for Fault {
     fn from(error: dagwright_store::Error) -> Self {
+        use dagwright_store::Error as StoreError;
+        if let StoreError::Elsewhere { .. } | StoreError::Unreached { .. } = error {
+            tracing::warn!(error = chain(&error), "could not write to the ledger");
+            let status = match error.code() {
+                Code::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                _ => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            return Self::new(status, error.code(), error.to_string(), error.hint());
+        }
         tracing::error!(error = chain(&error), "could not use the ledger");
         Self::internal(error.code())
     }

@@ -1,22 +1,17 @@
 //! `/requests`: takes requests on, shows them, stops them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::header,
     web::{Data, Json, Path, Payload, Query},
 };
-use dagwright_agents::{
-    metrics::{self, Answer},
-    service::Submitted,
-};
-use dagwright_bus::kafka::Producer;
+use dagwright_agents::service::Submitted;
 use dagwright_model::{
     code::Code,
     id::RequestId,
-    record::{EventIdentity, Ingress, RecordBody},
-    request::Request,
+    record::{EventIdentity, RecordBody},
 };
 use dagwright_store::{RequestState, RequestSummary};
 use dagwright_wire::{
@@ -30,13 +25,13 @@ use super::{
     auth::{Caller, May, Operate, Read, Submit},
     body,
     fault::Fault,
-    page, read,
+    page, read, until,
 };
 use crate::{
-    admission::{self, Admitted},
+    admission::pipeline_of,
     api::{self, Page, Receipt, Said, Stopping, Story},
-    audit::{Entry, Outcome},
-    kafka, render,
+    audit::{Came, Line},
+    render,
     serve::State,
     story,
 };
@@ -46,6 +41,9 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The longest such name.
 const KEY_LENGTH_MAX: usize = 255;
+
+/// How long to wait until whoever acts for a pipeline has taken a request on; then it is told all the same, as it will be.
+const TAKEN_ON_WITHIN: Duration = Duration::from_secs(3);
 
 /// Which requests are wanted.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -85,7 +83,7 @@ pub(super) struct Wanted {
         (status = 413, description = "DW0802: the body is too large", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
         (status = 415, description = "DW0801: the content type or encoding is not read", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
         (status = 422, description = "DW0101 to DW0112, DW0601: the spec is not valid; all diagnostics at once", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
-        (status = 503, description = "DW0812: too many requests are open, or the service is about to stop", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
+        (status = 503, description = "DW0812: too many requests are open, or the service is about to stop; DW0814: it could not be written to Kafka", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn submit(
@@ -94,30 +92,36 @@ pub(super) async fn submit(
     http: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, Fault> {
-    let mut entry = caller.asks("submit");
-    let taken = take(&caller, &state, &http, payload, &mut entry).await;
-    entry.write(match &taken {
-        Ok(receipt) if receipt.repeated => Outcome::Repeated,
-        Ok(_) => Outcome::Accepted,
-        Err(fault) => Outcome::Refused(fault.code()),
-    });
+    let mut line = line(&caller, "submit");
+    let taken = take(&caller, &state, &http, payload, &mut line).await;
+    match &taken {
+        Ok(receipt) => {
+            line.came = if receipt.repeated { Came::Repeated } else { Came::Accepted };
+            line.entry.request_id = Some(receipt.request_id.0.clone());
+        }
+        Err(fault) => line.code = Some(fault.code().into()),
+    }
+    line.write();
     let receipt = taken?;
     let location = (header::LOCATION, format!("{}/requests/{}", api::ROOT, receipt.request_id));
     let mut response = if receipt.repeated { HttpResponse::Ok() } else { HttpResponse::Accepted() };
     Ok(response.insert_header(location).json(receipt))
 }
 
-/// Takes a request on, and notes in `entry` what it is.
+/// Takes a request on; writes down what is learnt of it on the way.
 async fn take(
     caller: &Caller,
     state: &Data<State>,
     http: &HttpRequest,
     payload: Payload,
-    entry: &mut Entry,
+    line: &mut Line,
 ) -> Result<Receipt, Fault> {
     let body = body::read(http, payload, state).await?;
     let headers: Vec<_> = http.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let received = request::decode(Message { binding: Binding::Http, headers: &headers, body: &body })?;
+    line.entry.action = received.request.action.as_str().into();
+    line.entry.traced(received.traceparent.as_deref());
+    let is_event = received.identity.is_some();
     let identity = match received.identity {
         Some(identity) => identity,
         None => EventIdentity {
@@ -125,65 +129,45 @@ async fn take(
             id: key(http)?.unwrap_or_else(|| Uuid::now_v7().to_string()),
         },
     };
-    entry.action = received.request.action.as_str().into();
-    entry.traced(received.traceparent.as_deref());
     let (admitting, requester) = (state.clone(), caller.requester());
-    let asked = received.request.clone();
-    let admit = move || admitting.admission.admit(&received.request, identity, received.traceparent, &requester);
-    let admitted = actix_web::web::block(admit).await.map_err(|_| Fault::internal(Code::Internal))?;
-    let admitted = admitted.inspect_err(|_| entry.pipeline = admission::pipeline_of(&asked))?;
-    let (request_id, pipeline) = (admitted.request.clone(), admitted.accepted.pipeline.clone());
-    (entry.request_id, entry.pipeline) = (Some(request_id.0.clone()), Some(pipeline.clone()));
-    entry.traced(admitted.accepted.traceparent.as_deref());
-    let run_key = admitted.accepted.run_key();
-    let repeated = match &state.ingress {
-        None => state.service.submit(admitted.request, admitted.accepted).await? == Submitted::Repeated,
-        Some(producer) => hand_on(state, producer, &admitted, &asked, caller).await?,
+    let (asked, traceparent) = (received.request, received.traceparent);
+    let admit = move || {
+        if asked.spec.is_none() {
+            // What it goes by was perhaps written by another instance a moment ago.
+            admitting.register.catch_up(asked.pipeline.as_deref())?;
+        }
+        let admitted = admitting.admission.admit(&asked, identity, traceparent, &requester);
+        Ok::<_, dagwright_store::Error>(admitted.map_err(|rejected| (rejected, pipeline_of(&asked))))
     };
-    if repeated {
+    let admitted = actix_web::web::block(admit).await.map_err(|_| Fault::internal(Code::Internal))??;
+    let admitted = admitted.map_err(|(rejected, pipeline)| {
+        line.entry.pipeline = pipeline;
+        rejected
+    })?;
+    let (request_id, pipeline) = (admitted.request.clone(), admitted.accepted.pipeline.clone());
+    line.entry.pipeline = Some(pipeline.clone());
+    line.entry.traced(admitted.accepted.traceparent.as_deref());
+    let run_key = admitted.accepted.run_key();
+    let repeated = if state.kafka.is_some() {
+        let submitted = state.service.hand_on(admitted.request, admitted.accepted).await?;
+        let id = request_id.clone();
+        until(state, TAKEN_ON_WITHIN, move |register| Ok(register.request(&id)?.is_some())).await?;
+        submitted == Submitted::Repeated
+    } else {
+        state.service.submit(admitted.request, admitted.accepted).await? == Submitted::Repeated
+    };
+    // An event that is sent again is the first one, whatever stands in it; a key is the caller's promise about a body.
+    if repeated && !is_event {
         let first = summary(state, caller, &request_id).await?;
         if first.run_key != run_key {
-            let detail = format!("request {request_id} has this id already, and asks for something else");
-            let hint = "send it under another id; the same id is for the same request, sent again";
-            return Err(Fault::new(
-                actix_web::http::StatusCode::UNPROCESSABLE_ENTITY,
-                Code::RequestInvalid,
-                detail,
-                hint,
-            )
-            .about(&request_id.0));
+            let detail = format!("request {request_id} has this Idempotency-Key, and asks for something else");
+            let hint = "send it under another key; the same key is for the same request, sent again";
+            let status = actix_web::http::StatusCode::UNPROCESSABLE_ENTITY;
+            return Err(Fault::new(status, Code::RequestInvalid, detail, hint).about(&request_id.0));
         }
     }
     let links = api::request_links(&request_id, &pipeline, None, false);
     Ok(Receipt { request_id, pipeline, repeated, links })
-}
-
-/// Hands a request on to whoever acts for its pipeline; returns whether it is known already.
-async fn hand_on(
-    state: &Data<State>,
-    producer: &Producer,
-    admitted: &Admitted,
-    asked: &Request,
-    caller: &Caller,
-) -> Result<bool, Fault> {
-    let id = admitted.request.clone();
-    if super::read(state, move |register| register.request(&id)).await?.is_some() {
-        metrics::received(Ingress::Http, Answer::Repeated);
-        return Ok(true);
-    }
-    let accepted = &admitted.accepted;
-    let record = kafka::handed_on(accepted, asked, caller.name.as_deref());
-    producer.produce(&record).await.map_err(|error| {
-        metrics::received(Ingress::Http, Answer::Refused);
-        tracing::error!(%error, "could not hand a request on");
-        Fault::new(
-            actix_web::http::StatusCode::SERVICE_UNAVAILABLE,
-            error.code(),
-            "the request could not be handed on to Kafka",
-            "send it again under the same id: it has one effect, however often it is sent",
-        )
-    })?;
-    Ok(false)
 }
 
 /// Lists requests, the newest first.
@@ -312,6 +296,7 @@ pub(super) async fn explain(
         (status = 202, description = "It was told to stop", body = ref("#/components/schemas/Stopping")),
         (status = 404, description = "DW0803: there is none with this id", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
         (status = 409, description = "DW0811: it has ended", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
+        (status = 503, description = "DW0814: it could not be written to Kafka", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn cancel(caller: May<Operate>, state: Data<State>, id: Path<String>) -> Result<HttpResponse, Fault> {
@@ -320,32 +305,63 @@ pub(super) async fn cancel(caller: May<Operate>, state: Data<State>, id: Path<St
     Ok(HttpResponse::Accepted().json(stop(&caller, &state, id, known).await?))
 }
 
-/// Asks a request to stop, if it is known, and writes down who did.
+/// Asks a request to stop, and writes down who did.
 pub(super) async fn stop(
     caller: &Caller,
     state: &Data<State>,
     id: RequestId,
     known: Result<RequestSummary, Fault>,
 ) -> Result<Stopping, Fault> {
-    let mut entry = caller.asks("cancel");
-    entry.request_id = Some(id.0.clone());
-    if let Ok(known) = &known {
-        entry.about(known);
-    }
+    let mut line = line(caller, "cancel");
+    line.entry.request_id = Some(id.0.clone());
     let stopped = match known {
-        Ok(_) => state.service.cancel(&id, caller.name.clone()).await.map_err(Fault::from),
+        Ok(known) => {
+            line.entry.pipeline = Some(known.pipeline.clone());
+            line.entry.traced(known.traceparent.as_deref());
+            line.came = outcome(state, &known.pipeline);
+            state.service.cancel(&id, caller.name.clone()).await.map_err(Fault::from)
+        }
         Err(fault) => Err(fault),
     };
-    entry.write(stopped.as_ref().err().map_or(Outcome::Done, |fault| Outcome::Refused(fault.code())));
+    conclude(line, stopped.as_ref().err());
     stopped?;
     let links = BTreeMap::from([("request".into(), format!("{}/requests/{id}", api::ROOT))]);
     Ok(Stopping { request_id: id, links })
 }
 
+/// Begins what is written down of a call.
+pub(super) fn line(caller: &Caller, action: &str) -> Line {
+    let mut line = Line::by(&caller.requester());
+    line.entry = caller.asks(action);
+    line
+}
+
+/// Returns what comes of something that is asked of whoever acts for a pipeline.
+pub(super) fn outcome(state: &State, pipeline: &str) -> Came {
+    if state.register.acts_for(pipeline) { Came::Done } else { Came::HandedOn }
+}
+
+/// Writes down who changed what.
+pub(super) fn conclude(mut line: Line, fault: Option<&Fault>) {
+    if let Some(fault) = fault {
+        (line.code, line.came) = (Some(fault.code().into()), Came::Refused);
+    }
+    line.write();
+}
+
 /// Returns a request that the caller may see.
 pub(super) async fn summary(state: &Data<State>, caller: &Caller, id: &RequestId) -> Result<RequestSummary, Fault> {
     let wanted = id.clone();
-    let known = read(state, move |register| register.request(&wanted)).await?;
+    let known = read(state, move |register| {
+        let known = register.request(&wanted)?;
+        if known.is_some() {
+            return Ok(known);
+        }
+        // Another instance may have told of it a moment ago.
+        register.catch_up(None)?;
+        register.request(&wanted)
+    })
+    .await?;
     known.filter(|summary| caller.sees(&summary.pipeline)).ok_or_else(|| Fault::unknown("request", &id.0))
 }
 

@@ -85,6 +85,7 @@ pub(super) async fn show(caller: May<Read>, state: Data<State>, id: Path<String>
         (status = 202, description = "It was told to stop", body = ref("#/components/schemas/Stopping")),
         (status = 404, description = "DW0803: there is none with this id", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
         (status = 409, description = "DW0811: it has ended", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
+        (status = 503, description = "DW0814: it could not be written to Kafka", body = ref("#/components/schemas/Details"), content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn cancel(caller: May<Operate>, state: Data<State>, id: Path<String>) -> Result<HttpResponse, Fault> {

@@ -170,7 +170,6 @@ impl World {
         };
         let state = State {
             admission: Arc::new(Admission::new(config.clone(), store.clone()).expect("globs")),
-            ingress: None,
             kafka: None,
             live: Live::new(None, config.clone(), LogLevel::detached()).expect("settings"),
             metrics: Registry::new(),

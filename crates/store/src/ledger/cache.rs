@@ -50,7 +50,14 @@ impl<M: OrderedMap> Ledger<M> {
                     self.map.apply(self.removal(&summary)?.0)?;
                 }
             }
-            let Entry::Record(record) = entry else { continue };
+            let record = match entry {
+                Entry::Record(record) => record,
+                Entry::Ask(ask) => {
+                    self.stage_ask(&mut batch, ask)?;
+                    continue;
+                }
+                Entry::Forgotten { .. } => continue,
+            };
             match self.stage(&mut batch, std::slice::from_ref(record)) {
                 Ok(events) => newest = batch.tell(newest, &events),
                 // Known already.
@@ -83,7 +90,7 @@ impl<M: OrderedMap> Ledger<M> {
             {
                 Ok(at.checked_sub(1).map(|until| (request, until)))
             }
-            Entry::Record(_) => Ok(None),
+            Entry::Record(_) | Entry::Ask(_) => Ok(None),
         }
     }
 }
