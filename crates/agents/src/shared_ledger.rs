@@ -360,7 +360,9 @@ impl Retention for SharedLedger {
             let _turn = self.appending.take(request);
             let Some(summary) = self.cache.request(request)? else { continue };
             let Some(ownership) = self.ownership(&summary.pipeline) else { continue };
-            let commit = Commit { ownership, consumed: None, records: taken_back(&summary), otherwise: None };
+            let Some(accepted_at) = self.cache.read(request, 0)?.first().map(|record| record.at) else { continue };
+            let commit =
+                Commit { ownership, consumed: None, records: taken_back(&summary, accepted_at), otherwise: None };
             // Callers are where blocking is allowed.
             match block_on(self.committer.commit(commit)) {
                 Ok(()) => {}
@@ -383,12 +385,12 @@ impl Retention for SharedLedger {
 
 /// Returns what takes back a request: its last record first, so that compaction, which begins with what is old, never
 /// leaves a record without those before it.
-fn taken_back(summary: &RequestSummary) -> Vec<Outgoing> {
+fn taken_back(summary: &RequestSummary, accepted_at: u64) -> Vec<Outgoing> {
     let take_back = |sequence| {
         let key = format!("{}/{sequence}", summary.request);
         let mut record = Outgoing { to: Destination::Ledger, key: Some(key.into()), value: None, headers: Vec::new() };
         if sequence == 0 {
-            record.headers.push((FORGOTTEN.into(), Some(summary.accepted_at.to_string().into_bytes())));
+            record.headers.push((FORGOTTEN.into(), Some(accepted_at.to_string().into_bytes())));
         }
         record
     };
@@ -544,7 +546,7 @@ mod tests {
             })
             .unwrap()
         };
-        let told: Vec<_> = (0..).zip(taken_back(&summary)).map(read).collect();
+        let told: Vec<_> = (0..).zip(taken_back(&summary, 42)).map(read).collect();
         assert_eq!(told, [None, None, Some(Entry::Forgotten { request: summary.request, accepted_at: 42 })]);
         let foreign = LedgerRecord { partition: 0, offset: 9, key: None, value: None, headers: Vec::new() };
         assert_eq!(entry(&foreign).unwrap(), None);

@@ -46,7 +46,11 @@ impl<M: OrderedMap> Ledger<M> {
             if let Some((request, until)) = self.ends(&batch, entry)? {
                 self.map.apply(std::mem::take(&mut batch.0))?;
                 positions.newest = Some(newest);
-                if let Some(summary) = self.request(request)?.filter(|known| known.accepted_at <= until) {
+                // By the clock of who accepted it: what counts as its time depends on what else is known.
+                let accepted = self.read(request, 0)?.first().map(|record| record.at);
+                if accepted.is_some_and(|at| at <= until)
+                    && let Some(summary) = self.request(request)?
+                {
                     self.map.apply(self.removal(&summary)?.0)?;
                 }
             }
