@@ -5,6 +5,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -13,7 +15,7 @@ use std::{
 
 use crate::{
     Error,
-    folder::Folder,
+    folder::{Folder, failed},
     ledger::{Entries, Ledger, OrderedMap},
 };
 
@@ -45,15 +47,38 @@ impl SledStore {
     /// [`Error::Busy`], [`Error::Foreign`], [`Error::Format`], [`Error::Damaged`], or what the system says.
     pub fn open(path: &Path, wait: Duration) -> Result<Self, Error> {
         let folder = Folder::open(path, wait)?;
+        remove_unfinished_snapshots(&folder.ledger())?;
         let config = sled::Config::new().path(folder.ledger()).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         // Sled panics on some kinds of damage, and names them only in its message.
         let tree = match catch_unwind(AssertUnwindSafe(|| config.open())) {
             Ok(Ok(tree)) => tree,
-            Ok(Err(sled::Error::Io(source))) => return Err(crate::folder::failed("open", &folder.ledger())(source)),
-            Ok(Err(_)) | Err(_) => return Err(Error::Damaged { path: folder.path().into() }),
+            Ok(Err(sled::Error::Io(source))) => return Err(failed("open", &folder.ledger())(source)),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the database cannot be opened");
+                return Err(Error::Damaged { path: folder.path().into() });
+            }
+            Err(_) => return Err(Error::Damaged { path: folder.path().into() }),
         };
         Ok(Self::new(SledMap { tree, failed: AtomicBool::new(false), folder }))
     }
+}
+
+/// Removes snapshots of the log that a process did not finish, as it was killed or found no room: sled 0.34 takes them for
+/// the newest, and its whole database for damaged. The log and the snapshot before have all that they would have had.
+fn remove_unfinished_snapshots(ledger: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(ledger) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("read", ledger)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(failed("read", ledger))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 // === impl SledMap ===
@@ -67,7 +92,7 @@ impl SledMap {
         match catch_unwind(AssertUnwindSafe(call)) {
             Ok(Ok(value)) => Ok(value),
             // The system's own words say more than sled's about them.
-            Ok(Err(sled::Error::Io(source))) => Err(crate::folder::failed(operation, &self.folder.ledger())(source)),
+            Ok(Err(sled::Error::Io(source))) => Err(failed(operation, &self.folder.ledger())(source)),
             Ok(Err(source)) => Err(Error::Database { operation, source }),
             Err(_) => {
                 self.failed.store(true, Ordering::Release);

@@ -79,6 +79,19 @@ fn records_outlive_the_store() {
 }
 
 #[test]
+fn a_snapshot_that_was_not_finished_does_no_harm() {
+    let folder = tempfile::tempdir().expect("a folder");
+    open(folder.path()).expect("opens").append(&[record(0), record(1)]).expect("appends");
+    for (unfinished, content) in
+        [("snap.00000000000FFFFF.generating", ""), ("snap.0000000000000001.generating", "half")]
+    {
+        fs::write(folder.path().join("ledger").join(unfinished), content).expect("writes");
+    }
+    let store = open(folder.path()).expect("opens");
+    assert_eq!(store.read(&RequestId("r".into()), 0).expect("reads").len(), 2);
+}
+
+#[test]
 fn one_process_owns_a_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let owner = open(folder.path()).expect("opens");

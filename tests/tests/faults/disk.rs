@@ -99,7 +99,7 @@ fn a_ledger_without_room_ends_the_service_and_nothing_is_lost_or_doubled() {
             cramped.assert_told(exit);
         }
         cramped.disk.resize("64m");
-        let daemon = cramped.start().expect("there is room again");
+        let daemon = cramped.start().unwrap_or_else(|exit| panic!("there is room again: {exit:?}, {}", cramped.log()));
         for (name, file) in names {
             let ended = daemon.run(&cramped.workspace, &["submit", &file, "--id", &name, "--wait", "--json"]);
             let said: Value = serde_json::from_str(&ended.expect(0).stdout).expect("JSON");
