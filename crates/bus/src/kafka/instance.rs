@@ -69,12 +69,13 @@ impl Instance {
         let subscribed = consumer.subscribe(&names);
         subscribed.map_err(|source| Error::Client { what: "join the consumer group", source })?;
         let outsider = create(&settings.uncommitted(), Log::new("outsider"))?;
+        let witness = create(&settings.witness(), Log::new("witness"))?;
         let (committer, jobs) = Committer::channel();
         let (queue, requests) = mpsc::channel(QUEUED_MAX);
         let room = Arc::new(Semaphore::new(QUEUED_KIB_MAX));
         // From here on what was started ends when this is dropped.
         let instance = Self { shared: shared.clone(), committer, threads: Mutex::default() };
-        let transactions = Transactions::new(settings, shared.clone(), consumer.clone(), jobs);
+        let transactions = Transactions::new(settings, shared.clone(), consumer.clone(), witness, jobs);
         let (member, others) = (consumer.clone(), shared.clone());
         let acquirer = Acquirer { consumer: member, outsider, shared: others, awaiting: Default::default() };
         let member = Member::new(consumer, shared, queue, room);

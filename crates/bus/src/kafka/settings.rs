@@ -246,6 +246,11 @@ impl Settings {
         config
     }
 
+    /// For whoever wants to know what is committed, and reads nothing.
+    pub(crate) fn witness(&self) -> ClientConfig {
+        self.reader("witness")
+    }
+
     /// For whoever wants to know what is not committed.
     pub(crate) fn uncommitted(&self) -> ClientConfig {
         let mut config = self.reader("dangling");

@@ -73,6 +73,9 @@ pub(crate) struct Transactions {
     settings: Settings,
     shared: Arc<Shared>,
     consumer: Arc<GroupConsumer>,
+    /// Sees what is committed. It reads nothing, as a broker answers a connection's questions one after the other, and the
+    /// member's would wait until there are records for it.
+    witness: BaseConsumer<Log>,
     jobs: mpsc::Receiver<Job>,
     producer: Option<TransactionalProducer>,
     /// Something went wrong in a way that may have left something open.
@@ -128,6 +131,7 @@ impl Transactions {
         settings: Settings,
         shared: Arc<Shared>,
         consumer: Arc<GroupConsumer>,
+        witness: BaseConsumer<Log>,
         jobs: mpsc::Receiver<Job>,
     ) -> Self {
         let boot = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
@@ -135,6 +139,7 @@ impl Transactions {
             settings,
             shared,
             consumer,
+            witness,
             jobs,
             producer: None,
             is_suspect: true,
@@ -360,7 +365,7 @@ impl Transactions {
         if self.unconfirmed.is_empty() {
             return Ok(());
         }
-        self.unconfirmed.settle(&self.consumer)?;
+        self.unconfirmed.settle(&self.witness)?;
         if self.unconfirmed.is_empty() {
             return Ok(());
         }
