@@ -97,6 +97,12 @@ class Daemon:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
+    def transactions(self) -> float:
+        """Returns how many transactions it committed."""
+        name = 'dagwright_kafka_transactions_total{outcome="committed"} '
+        lines = self.get("/metrics")[1].decode().splitlines()
+        return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
     def end(self, signal: str = "terminate") -> None:
         """Ends it and waits for that."""
         getattr(self.process, signal)()
@@ -248,15 +254,17 @@ def ready(daemon: Daemon) -> float:
 
 def paced(daemon: Daemon, load: Load, watcher: Watcher, count: int, rate: float) -> list[tuple[str, str]]:
     """Sends requests at a rate; returns what was seen."""
-    cpu, first = daemon.cpu_s(), load.sent + 1
+    cpu, transactions, first = daemon.cpu_s(), daemon.transactions(), load.sent + 1
     sent = load.send(count, rate)
     watcher.wait(load.sent)
     cores = (daemon.cpu_s() - cpu) / (count / rate)
+    per_s = (daemon.transactions() - transactions) / (count / rate)
     took = sorted((watcher.done[number] - begin) * 1e3 for number, begin in enumerate(sent, first))
     p50, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
     return [
         (f"at {rate:g}/s: p50, p99, largest", f"{p50:.0f}, {p99:.0f}, {took[-1]:.0f} ms"),
         ("CPU of the daemon meanwhile", f"{cores:.2f} cores"),
+        ("its transactions meanwhile", f"{per_s:.0f}/s"),
     ]
 
 

@@ -33,6 +33,7 @@ mod telemetry;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tikv_jemallocator::Jemalloc;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -43,6 +44,11 @@ use crate::{
     exit::Exit,
     output::Output,
 };
+
+/// A daemon lives long and makes many small things on many threads: measured over Kafka, this one takes a seventh less CPU
+/// than the system's, and gives memory back.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -19,7 +19,7 @@ use dagwright_agents::{
 use dagwright_bus::kafka::Stats;
 use dagwright_engine::{LocalEngine, Settings as EngineSettings};
 use dagwright_model::{code::Code, task::Problem};
-use dagwright_store::{Outbox, Register, Retention, SledStore};
+use dagwright_store::{Cache, Register, Retention, SledCache, SledStore};
 use dagwright_telemetry::export::ENDPOINT_VARIABLE;
 use prometheus::Registry;
 use tokio::sync::{Semaphore, watch};
@@ -94,7 +94,10 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
     if config.http.tokens.is_empty() {
         tracing::warn!("no tokens are set: every process on this machine may ask for anything");
     }
-    let store = Arc::new(SledStore::open(&config.store.path, STORE_WAIT)?);
+    let store: Arc<dyn Cache> = match config.bus.kind {
+        BusKind::InProcess => Arc::new(SledStore::open(&config.store.path, STORE_WAIT)?),
+        BusKind::Kafka => Arc::new(SledCache::open(&config.store.path, STORE_WAIT)?),
+    };
     let (tell, news) = watch::channel(store.newest_event()?);
     store.listen(Arc::new(move |position| {
         tell.send_replace(position);

@@ -44,6 +44,9 @@ const READERS_MAX: usize = 16;
 /// Keys and values.
 pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// Keys and the values that they get; `None` removes one.
+pub type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 /// An ordered map of bytes with atomic, durable batches.
 pub trait OrderedMap: fmt::Debug + Send + Sync {
     /// Returns the value of a key.
@@ -59,11 +62,11 @@ pub trait OrderedMap: fmt::Debug + Send + Sync {
     /// What is wrong with the storage.
     fn range(&self, first: &[u8], end: &[u8], descending: bool, limit: usize) -> Result<Entries, Error>;
 
-    /// Writes every entry (`None` removes), or none of them; readers see them at once.
+    /// Makes all changes or none of them; readers see them at once.
     ///
     /// # Errors
     /// What is wrong with the storage.
-    fn apply(&self, batch: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), Error>;
+    fn apply(&self, batch: Changes) -> Result<(), Error>;
 
     /// Brings whatever was applied before to the disk.
     ///
@@ -93,7 +96,7 @@ struct Positions {
 
 /// The changes of one append.
 #[derive(Debug, Default)]
-struct Batch(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
+struct Batch(Changes);
 
 // === impl Ledger ===
 

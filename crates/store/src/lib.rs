@@ -2,11 +2,12 @@
 //!
 //! A [`Store`] keeps the records of each request, and a few facts derived from them that would be dear to find again:
 //! which run is unfinished, which plan a pipeline last ran, what is known of the world, what the outside is told. [`ledger`] holds the one
-//! implementation of all that, over an ordered map with atomic batches; [`memory`] and [`sled`](mod@sled) are two such maps, so they
-//! cannot differ in what they mean. [`conformance`] is the suite that every implementation must pass.
+//! implementation of all that, over an ordered map with atomic batches; [`memory`] and [`sled`](mod@sled) are two such maps, and
+//! [`behind`] puts one over another, so they cannot differ in what they mean. [`conformance`] is the suite that every implementation must pass.
 //!
 //! Calls block: for a flush, a few milliseconds. Async callers go through `spawn_blocking`.
 
+pub mod behind;
 pub mod conformance;
 mod error;
 mod folder;
@@ -30,7 +31,7 @@ use dagwright_model::{
 pub use error::Error;
 pub use memory::MemoryStore;
 use serde::{Deserialize, Serialize};
-pub use sled::SledStore;
+pub use sled::{SledCache, SledStore};
 
 /// The most records that one [`Store::append`] takes; a step of any machine makes a few dozen.
 pub const APPEND_RECORDS_MAX: usize = 10_000;

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Error,
-    ledger::{Entries, Ledger, OrderedMap},
+    ledger::{Changes, Entries, Ledger, OrderedMap},
 };
 
 /// A store in memory.
@@ -38,7 +38,7 @@ impl OrderedMap for MemoryMap {
         Ok(if descending { entries.rev().take(limit).collect() } else { entries.take(limit).collect() })
     }
 
-    fn apply(&self, batch: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), Error> {
+    fn apply(&self, batch: Changes) -> Result<(), Error> {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for (key, value) in batch {
             match value {

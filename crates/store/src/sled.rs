@@ -4,7 +4,6 @@
 //! when the folder is opened again, and a batch that was not is there whole or not at all.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,8 +14,9 @@ use std::{
 
 use crate::{
     Error,
+    behind::WriteBehind,
     folder::{Folder, failed},
-    ledger::{Entries, Ledger, OrderedMap},
+    ledger::{Changes, Entries, Ledger, OrderedMap},
 };
 
 /// How much sled may keep in memory: a ledger is read little, so a small part of sled's default of 1 GiB.
@@ -28,6 +28,9 @@ pub const WAIT_DEFAULT: Duration = Duration::from_secs(5);
 /// A store in a folder, which this process owns.
 pub type SledStore = Ledger<SledMap>;
 
+/// The cache of a log elsewhere in a folder, which this process owns; a crash may take what it took in last.
+pub type SledCache = Ledger<WriteBehind<SledMap>>;
+
 /// An ordered map in a sled tree.
 #[derive(Debug)]
 pub struct SledMap {
@@ -37,7 +40,7 @@ pub struct SledMap {
     folder: Folder,
 }
 
-// === impl SledStore ===
+// === impl SledStore, SledCache ===
 
 impl SledStore {
     /// Opens the store in a folder, which is made if it is not there; waits at most `wait` (see [`WAIT_DEFAULT`]) for
@@ -46,6 +49,25 @@ impl SledStore {
     /// # Errors
     /// [`Error::Busy`], [`Error::Foreign`], [`Error::Format`], [`Error::Damaged`], or what the system says.
     pub fn open(path: &Path, wait: Duration) -> Result<Self, Error> {
+        Ok(Self::new(SledMap::open(path, wait)?))
+    }
+}
+
+impl SledCache {
+    /// Opens the cache in a folder as [`SledStore::open`] does; what the one wrote the other reads.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`].
+    pub fn open(path: &Path, wait: Duration) -> Result<Self, Error> {
+        let map = WriteBehind::new(SledMap::open(path, wait)?).map_err(failed("start a thread for", path))?;
+        Ok(Self::new(map))
+    }
+}
+
+// === impl SledMap ===
+
+impl SledMap {
+    fn open(path: &Path, wait: Duration) -> Result<Self, Error> {
         let folder = Folder::open(path, wait)?;
         remove_unfinished_snapshots(&folder.ledger())?;
         let config = sled::Config::new().path(folder.ledger()).cache_capacity(CACHE_BYTES).flush_every_ms(None);
@@ -59,7 +81,7 @@ impl SledStore {
             }
             Err(_) => return Err(Error::Damaged { path: folder.path().into() }),
         };
-        Ok(Self::new(SledMap { tree, failed: AtomicBool::new(false), folder }))
+        Ok(Self { tree, failed: AtomicBool::new(false), folder })
     }
 }
 
@@ -80,8 +102,6 @@ fn remove_unfinished_snapshots(ledger: &Path) -> Result<(), Error> {
     }
     Ok(())
 }
-
-// === impl SledMap ===
 
 impl SledMap {
     /// Runs a call of sled's; after a panic inside it, every further one is refused.
@@ -131,7 +151,7 @@ impl OrderedMap for SledMap {
         })
     }
 
-    fn apply(&self, batch: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), Error> {
+    fn apply(&self, batch: Changes) -> Result<(), Error> {
         let mut changes = sled::Batch::default();
         for (key, value) in batch {
             match value {

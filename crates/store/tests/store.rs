@@ -15,7 +15,9 @@ use dagwright_model::{
     id::{PlanHash, RequestId},
     record::{Accepted, Cancelled, DagCompiled, Ingress, Purpose, Record, RecordBody},
 };
-use dagwright_store::{Error, MemoryStore, Register, Retention, SledStore, Store, conformance};
+use dagwright_store::{
+    Cache, Entry, Error, MemoryStore, Register, Retention, SledCache, SledStore, Store, conformance,
+};
 
 /// Tells a child process of these tests what to do.
 const CHILD_FOLDER: &str = "DAGWRIGHT_STORE_TEST_FOLDER";
@@ -72,10 +74,31 @@ fn sled_conforms() {
 }
 
 #[test]
+fn sled_conforms_behind_its_writer() {
+    let folders = tempfile::tempdir().expect("a folder");
+    let mut opened = 0;
+    conformance::check(|| {
+        opened += 1;
+        SledCache::open(&folders.path().join(opened.to_string()), Duration::ZERO).expect("opens")
+    });
+}
+
+#[test]
 fn records_outlive_the_store() {
     let folder = tempfile::tempdir().expect("a folder");
     open(folder.path()).expect("opens").append(&[record(0), record(1)]).expect("appends");
     assert_eq!(open(folder.path()).expect("opens").read(&RequestId("r".into()), 0).expect("reads").len(), 2);
+}
+
+#[test]
+fn what_a_cache_took_in_outlives_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = SledCache::open(folder.path(), Duration::ZERO).expect("opens");
+    cache.absorb("log", 2, &[record(0), record(1)].map(Entry::Record)).expect("takes in");
+    drop(cache);
+    let store = open(folder.path()).expect("opens");
+    assert_eq!(store.read(&RequestId("r".into()), 0).expect("reads").len(), 2);
+    assert_eq!(store.reached("log").expect("reads"), Some(2));
 }
 
 #[test]
