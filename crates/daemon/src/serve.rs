@@ -19,7 +19,7 @@ use dagwright_agents::{
 use dagwright_bus::kafka::Stats;
 use dagwright_engine::{LocalEngine, Settings as EngineSettings};
 use dagwright_model::{code::Code, task::Problem};
-use dagwright_store::{Cache, Register, Retention, SledCache, SledStore};
+use dagwright_store::{Cache, Outbox, Register, Retention, SledCache, SledStore};
 use dagwright_telemetry::export::ENDPOINT_VARIABLE;
 use prometheus::Registry;
 use tokio::sync::{Semaphore, watch};
