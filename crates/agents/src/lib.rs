@@ -45,5 +45,5 @@ pub mod team;
 pub use keeper::Restarts;
 pub use lineup::{Far, Lineup};
 pub use orchestrator::Negotiated;
-pub use service::Service;
+pub use service::{Arrival, Service};
 pub use team::{Error, Ports, Team};

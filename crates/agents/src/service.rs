@@ -92,6 +92,17 @@ pub struct Service {
     dispatcher: Addr<Dispatcher>,
 }
 
+/// A request whose acceptance is in the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its pipeline's `dag_id`.
+    pub pipeline: String,
+    /// The request.
+    pub request: RequestId,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
 /// What came of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submitted {
@@ -164,9 +175,11 @@ impl Service {
     /// # Errors
     /// When the ledger cannot be read.
     pub async fn go_on(&self, is_ours: impl Fn(&str) -> bool) -> Result<(), Refused> {
+        let mut open = Vec::new();
         for summary in self.open().await?.into_iter().filter(|summary| is_ours(&summary.pipeline)) {
-            self.take_on(summary.pipeline, summary.request, summary.purpose).await;
+            open.push(Arrival { pipeline: summary.pipeline, request: summary.request, purpose: summary.purpose });
         }
+        self.take_on(open).await;
         // Who follows a request knows what is asked of it; but nobody follows those that wait in their line.
         let register = self.shared.resources.register.clone();
         let asked = blocking(move || register.asked()).await.map_err(|error| self.shared.refused(error))?;
@@ -181,9 +194,11 @@ impl Service {
         self.tell(Release { is_lost: Box::new(is_lost) }).await;
     }
 
-    /// Goes on with a request whose acceptance is in the ledger.
-    pub async fn take_on(&self, pipeline: String, request: RequestId, purpose: Purpose) {
-        self.tell(Arrive { pipeline, request, purpose }).await;
+    /// Goes on with requests whose acceptances are in the ledger, in this order.
+    pub async fn take_on(&self, requests: Vec<Arrival>) {
+        if !requests.is_empty() {
+            self.tell(Arrive(requests)).await;
+        }
     }
 
     /// Takes in what is asked of a request, if this process acts for its pipeline; the ledger keeps it until it is settled.
@@ -258,7 +273,7 @@ impl Service {
         match blocking(move || register.append(&[record])).await {
             Ok(()) => {
                 metrics::received(ingress, Answer::Accepted);
-                self.take_on(pipeline, request, purpose).await;
+                self.take_on(vec![Arrival { pipeline, request, purpose }]).await;
                 Ok(Submitted::Accepted)
             }
             Err(StoreError::Conflict { .. }) => {

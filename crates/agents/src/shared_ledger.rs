@@ -126,12 +126,12 @@ impl SharedLedger {
         Outgoing::new(home, ask::key(&ask.request, ask.kind()), ask::encode(ask))
     }
 
-    /// Takes in an acceptance that was committed.
+    /// Takes in acceptances that were committed.
     ///
     /// # Errors
     /// What is wrong with the cache.
-    pub fn accepted(&self, record: &Record) -> Result<(), Error> {
-        self.cache.learn(std::slice::from_ref(record))
+    pub fn accepted(&self, records: &[Record]) -> Result<(), Error> {
+        self.cache.learn(records)
     }
 
     /// Returns the right to act for a pipeline, while this instance has it.

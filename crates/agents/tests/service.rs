@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use dagwright_agents::{
-    Ports, Service,
+    Arrival, Ports, Service,
     ports::{Observer, SystemClock},
     service::{Load, Refused, Resources, Settings, Submitted},
 };
@@ -391,7 +391,10 @@ fn a_request_goes_on_whose_pipeline_was_lost_and_won_again_at_once() {
         service.submit(id("a"), accepted).await.expect("taken on");
         world.until("a", RequestState::Running).await;
         // It comes back before whoever follows the request has heard that it was lost.
-        tokio::join!(service.release(|_| true), service.take_on(pipeline, id("a"), Purpose::Run));
+        tokio::join!(
+            service.release(|_| true),
+            service.take_on(vec![Arrival { pipeline, request: id("a"), purpose: Purpose::Run }])
+        );
         world.engine.let_end.add_permits(9);
         world.until("a", RequestState::Succeeded).await;
         assert_eq!(world.told("a").iter().filter(|kind| **kind == "run.started").count(), 1);

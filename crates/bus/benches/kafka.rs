@@ -29,7 +29,7 @@ async fn main() {
     for number in 0..200 {
         let start = Instant::now();
         produce(&producer, number, 1).await;
-        let received = requests.next().await.expect("a request");
+        let received = requests.next(1).await.pop().expect("a request");
         instance.commit(commit(&received)).await.expect("visible");
         took.push(start.elapsed());
     }
@@ -90,7 +90,7 @@ async fn drain(instance: &Instance, requests: &mut Requests, count: usize) {
     let committer = instance.committer();
     let mut outcomes = JoinSet::new();
     for _ in 0..count {
-        let received = requests.next().await.expect("a request");
+        let received = requests.next(1).await.pop().expect("a request");
         let outcome = committer.submit(commit(&received)).await.expect("the instance runs");
         outcomes.spawn(outcome.visible());
         while let Some(done) = outcomes.try_join_next() {

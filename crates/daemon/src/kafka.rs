@@ -9,53 +9,39 @@
 //! it says was checked where the request came in. Nothing in a message says who sent it but the topic that it is in.
 
 mod accepting;
+mod desk;
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use dagwright_agents::{
     Service,
-    shared_ledger::{Feed, Heard, SharedLedger, told},
+    shared_ledger::{Feed, Heard, SharedLedger},
 };
 use dagwright_bus::kafka::{
-    Commit, CommitError, Committer, Instance, Outgoing, Owned, Ownership, Producer, Received, Requests, Settings,
-    Stats, Topics,
+    CommitError, Committer, Instance, Owned, Ownership, Producer, Requests, Settings, Stats, Topics,
 };
-use dagwright_model::{
-    ask::{Ask, AskBody, AskKind},
-    code::Code,
-    event::{self, Refusal},
-    id::RequestId,
-    record::{Accepted, EventIdentity, Ingress, Record, RecordBody},
-    task::Problem,
-};
-use dagwright_store::{Cache, Error as StoreError, Register, Store};
-use dagwright_wire::{
-    cloudevent::{Binding, Message},
-    request,
-};
-use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use dagwright_model::{code::Code, id::RequestId, record::Record};
+use dagwright_store::Cache;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::sync::watch;
 
-use self::accepting::Accepting;
+use self::desk::{Decision, Desk};
 use crate::{
-    admission::{Admission, Admitted, Rejected, Requester, pipeline_of},
+    admission::Admission,
     audit::{Came, Line},
-    config::{Config, Scope},
+    config::Config,
 };
-
-/// What is said of a request that was read from one topic and does not fit into another.
-const TOO_LARGE: &str = "what is to be written of the request is longer than a topic's max.message.bytes allows";
 
 /// How many messages may be on their way into a transaction; more only wait longer.
 const COMMITTING_MAX: usize = 512;
 
-/// How much of each part of a reason an event tells; it may quote what somebody sent.
-const TOLD_BYTES_MAX: usize = 2 << 10;
+/// How many messages are decided about in one go, on one thread.
+const TOGETHER_MAX: usize = 64;
 
 /// How long the group is given to take over what this instance leaves.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
@@ -70,15 +56,6 @@ pub(crate) struct Station {
     topics: Topics,
 }
 
-/// What becomes of a message.
-struct Decision {
-    commit: Commit,
-    /// The acceptance that the commit holds.
-    accepted: Option<Record>,
-    /// What is written down of it.
-    line: Line,
-}
-
 /// What came of a decision.
 struct Outcome {
     committed: Result<(), CommitError>,
@@ -86,21 +63,6 @@ struct Outcome {
     /// The request that was to be accepted, and the epoch of the ownership on which that rests.
     accepting: Option<(RequestId, u64)>,
     line: Line,
-}
-
-/// Reads messages and decides about them.
-struct Desk {
-    config: Arc<Config>,
-    admission: Arc<Admission>,
-    ledger: SharedLedger,
-    topics: Topics,
-    accepting: Accepting,
-    /// What is asked and was looked at since partitions last moved.
-    looked_at: HashSet<(RequestId, AskKind)>,
-    /// Requests that are to be taken on, in the order in which they were handed on.
-    handed_on: VecDeque<RequestId>,
-    /// When the last one was handed on by us; each is later than the one before.
-    handed_on_at: u64,
 }
 
 // === impl Station ===
@@ -133,16 +95,7 @@ impl Station {
         stop: impl Future<Output = ()>,
     ) -> Result<()> {
         let Self { ledger, stats: _, heard, instance, requests, topics } = self;
-        let desk = Desk {
-            config,
-            admission,
-            ledger,
-            topics: topics.clone(),
-            accepting: Accepting::default(),
-            looked_at: HashSet::new(),
-            handed_on: VecDeque::new(),
-            handed_on_at: 0,
-        };
+        let desk = Arc::new(Mutex::new(Desk::new(config, admission, ledger, topics.clone())));
         let asks = Asks { asked: heard.asked(), owned: instance.owned() };
         let mut failure = instance.failure();
         let ended = tokio::select! {
@@ -167,59 +120,113 @@ struct Asks {
     owned: watch::Receiver<Arc<Owned>>,
 }
 
-/// Takes one message after the other, and what is asked; what was decided goes into transactions together.
+/// Takes messages as they come, and what is asked; what was decided goes into transactions together.
 async fn take(
     mut requests: Requests,
     mut asks: Asks,
-    mut desk: Desk,
+    desk: Arc<Mutex<Desk>>,
     committer: Committer,
     service: Service,
 ) -> Result<()> {
     let mut committing: FuturesOrdered<BoxFuture<'static, Outcome>> = FuturesOrdered::new();
     // What an earlier process heard of, or others asked before we came.
-    desk.look(&service).await?;
+    let mut has_handed_on = look(&desk, &service).await?;
     loop {
-        let has_room = committing.len() < COMMITTING_MAX;
-        let mut room = None;
-        let decision = tokio::select! {
-            Some(outcome) = committing.next() => {
-                desk.conclude(outcome, &service).await?;
-                None
+        let room = COMMITTING_MAX.saturating_sub(committing.len()).min(TOGETHER_MAX);
+        let decided = tokio::select! {
+            Some(first) = committing.next() => {
+                // Those of a transaction have their outcomes together.
+                let mut outcomes = vec![first];
+                while let Some(Some(outcome)) = committing.next().now_or_never() {
+                    outcomes.push(outcome);
+                }
+                conclude(&desk, outcomes, &service).await?;
+                continue;
             }
-            received = requests.next(), if has_room => {
-                let Some(mut received) = received else { return Ok(()) };
-                // Held until the commit has its outcome, so that what waits for that is bounded as well.
-                room = Some(received.take_room());
-                Some(desk.decide(received).await?)
+            received = requests.next(room), if room > 0 => {
+                if received.is_empty() {
+                    return Ok(());
+                }
+                let decide = |desk: &mut Desk| received.into_iter().map(|received| desk.decide(received)).collect();
+                at(&desk, decide).await?
             }
-            () = std::future::ready(()), if has_room && !desk.handed_on.is_empty() => desk.decide_next().await?,
+            () = std::future::ready(()), if room > 0 && has_handed_on => {
+                let (decided, are_left) = at(&desk, move |desk| desk.decide_handed_on(room)).await??;
+                has_handed_on = are_left;
+                Ok(decided)
+            }
             asked = asks.asked.changed() => {
                 asked.context("the ledger is read no more")?;
-                desk.look(&service).await?;
-                None
+                has_handed_on = look(&desk, &service).await?;
+                continue;
             }
             moved = asks.owned.changed() => {
                 moved.context("left the group")?;
                 // What was another's to do may be ours now.
-                desk.looked_at.clear();
-                desk.look(&service).await?;
-                None
+                at(&desk, Desk::forget_looks).await?;
+                has_handed_on = look(&desk, &service).await?;
+                continue;
             }
         };
-        let Some(Decision { commit, accepted, line }) = decision else { continue };
-        let epoch = commit.ownership.epoch();
-        let accepting = accepted.as_ref().map(|record| (record.request.clone(), epoch));
-        // In the order in which they came; what becomes of them is heard later.
-        let submitted = committer.submit(commit).await;
-        committing.push_back(Box::pin(async move {
-            let committed = match submitted {
-                Ok(outcome) => outcome.visible().await,
-                Err(error) => Err(error),
-            };
-            drop(room);
-            Outcome { committed, accepted, accepting, line }
-        }));
+        let decided: Vec<Decision> = decided?;
+        for Decision { commit, accepted, line, room } in decided {
+            let epoch = commit.ownership.epoch();
+            let accepting = accepted.as_ref().map(|record| (record.request.clone(), epoch));
+            // In the order in which they came; what becomes of them is heard later.
+            let submitted = committer.submit(commit).await;
+            committing.push_back(Box::pin(async move {
+                let committed = match submitted {
+                    Ok(outcome) => outcome.visible().await,
+                    Err(error) => Err(error),
+                };
+                drop(room);
+                Outcome { committed, accepted, accepting, line }
+            }));
+        }
     }
+}
+
+/// Takes in what came of decisions, and goes on with what was accepted.
+async fn conclude(desk: &Arc<Mutex<Desk>>, outcomes: Vec<Outcome>, service: &Service) -> Result<()> {
+    let mut ended = Vec::with_capacity(outcomes.len());
+    let mut accepted = Vec::new();
+    for Outcome { committed, accepted: record, accepting, line } in outcomes {
+        ended.extend(accepting);
+        match committed {
+            Ok(()) => {
+                line.tell();
+                accepted.extend(record);
+            }
+            Err(CommitError::TooLarge) => {
+                tracing::warn!("what was to be written of a message was too long, so it is a dead letter");
+                Line { code: Some(Code::RequestTooLarge.to_string()), came: Came::Refused, ..line }.tell();
+            }
+            // It comes again, here or elsewhere.
+            Err(error) => tracing::info!(%error, "a message was not done with"),
+        }
+    }
+    let arrivals = at(desk, move |desk| desk.conclude(&ended, &accepted)).await??;
+    service.take_on(arrivals).await;
+    Ok(())
+}
+
+/// Looks at what is asked and was not looked at before; returns whether requests were handed on to this instance.
+async fn look(desk: &Arc<Mutex<Desk>>, service: &Service) -> Result<bool> {
+    let (asked, has_handed_on) = at(desk, Desk::look).await??;
+    for request in asked {
+        service.hear(&request).await?;
+    }
+    Ok(has_handed_on)
+}
+
+/// Works at the desk where blocking is allowed, as it reads the cache.
+async fn at<T: Send + 'static>(
+    desk: &Arc<Mutex<Desk>>,
+    work: impl FnOnce(&mut Desk) -> T + Send + 'static,
+) -> Result<T> {
+    let desk = desk.clone();
+    let worked = tokio::task::spawn_blocking(move || work(&mut desk.lock().unwrap_or_else(PoisonError::into_inner)));
+    worked.await.context("the desk was lost")
 }
 
 /// Goes on with what is open where a partition was won, and stops where one was lost.
@@ -257,242 +264,6 @@ async fn follow_ownership(mut owned: watch::Receiver<Arc<Owned>>, topics: Topics
     }
 }
 
-// === impl Desk ===
-
-impl Desk {
-    /// Takes in what came of a decision.
-    async fn conclude(&mut self, outcome: Outcome, service: &Service) -> Result<()> {
-        let Outcome { committed, accepted, accepting, line } = outcome;
-        if let Some((request, epoch)) = accepting {
-            self.accepting.end(&request, epoch);
-        }
-        match committed {
-            Ok(()) => {
-                line.tell();
-                if let Some(record) = accepted {
-                    self.take_on(record, service).await?;
-                }
-            }
-            Err(CommitError::TooLarge) => {
-                tracing::warn!("what was to be written of a message was too long, so it is a dead letter");
-                Line { code: Some(Code::RequestTooLarge.to_string()), came: Came::Refused, ..line }.tell();
-            }
-            // It comes again, here or elsewhere.
-            Err(error) => tracing::info!(%error, "a message was not done with"),
-        }
-        Ok(())
-    }
-
-    /// Looks at what is asked and was not looked at before.
-    async fn look(&mut self, service: &Service) -> Result<()> {
-        let (ledger, looked_at) = (self.ledger.clone(), std::mem::take(&mut self.looked_at));
-        let looked = move || {
-            let asked: HashSet<_> = ledger.asked()?.into_iter().collect();
-            let new: Vec<_> = asked.difference(&looked_at).cloned().collect();
-            let mut handed_on = Vec::new();
-            for (request, _) in new.iter().filter(|(_, kind)| *kind == AskKind::TakeOn) {
-                let take_on = ledger.asks(request)?.into_iter().find(|ask| ask.kind() == AskKind::TakeOn);
-                handed_on.extend(take_on.map(|ask| (ask.at, ask.request)));
-            }
-            handed_on.sort();
-            Ok::<_, StoreError>((asked, new, handed_on))
-        };
-        let (asked, new, handed_on) = tokio::task::spawn_blocking(looked).await.context("the cache ended")??;
-        // What was settled meanwhile is forgotten: it may be asked again.
-        self.looked_at = asked;
-        self.handed_on.extend(handed_on.into_iter().map(|(_, request)| request));
-        for (request, _) in new.iter().filter(|(_, kind)| *kind != AskKind::TakeOn) {
-            service.hear(request).await?;
-        }
-        Ok(())
-    }
-
-    /// Decides about the next request that an instance handed on; `None` when it is another's, or done already.
-    async fn decide_next(&mut self) -> Result<Option<Decision>> {
-        let Some(request) = self.handed_on.pop_front() else { return Ok(None) };
-        let (ledger, id) = (self.ledger.clone(), request.clone());
-        let asks = tokio::task::spawn_blocking(move || ledger.asks(&id)).await.context("the cache ended")??;
-        let accepted = asks.into_iter().find_map(|ask| match ask.body {
-            AskBody::TakeOn(accepted) => Some(accepted),
-            AskBody::Cancel(_) | AskBody::Approve(_) | AskBody::Decline(_) => None,
-        });
-        let Some(accepted) = accepted else { return Ok(None) };
-        let Some(ownership) = self.ledger.ownership(&accepted.pipeline) else { return Ok(None) };
-        if self.accepting.contains(&request, ownership.epoch()) {
-            return Ok(None);
-        }
-        let line = Line::of(&accepted, &request);
-        // As long as what is asked was not too long, what is recorded of it is not either.
-        self.accept(request, *accepted, (ownership, None, None), line).await
-    }
-
-    /// Decides what becomes of a message.
-    async fn decide(&mut self, received: Received) -> Result<Decision> {
-        let requester = self.requester(&received);
-        let mut line = Line::by(&requester);
-        line.entry.subject = Some(received.place().to_string());
-        let read = match read(&received) {
-            Ok(read) => read,
-            Err((code, reason)) => return Ok(buried(&received, code, &reason, line)),
-        };
-        // Without a name it is the record that it is, or that it was first: to replay it twice is to send one request.
-        let place = || {
-            let place = received.replay_of().unwrap_or_else(|| received.place());
-            EventIdentity {
-                source: format!("/kafka/{}", place.topic),
-                id: format!("{}/{}", place.partition, place.offset),
-            }
-        };
-        let identity = read.identity.unwrap_or_else(place);
-        line.entry.action = read.request.action.as_str().into();
-        line.entry.traced(read.traceparent.as_deref());
-        let (admission, known) = (self.admission.clone(), identity.clone());
-        let (request, traceparent) = (read.request, read.traceparent.clone());
-        let admitted = tokio::task::spawn_blocking(move || {
-            let admitted = admission.admit(&request, known, traceparent, &requester);
-            admitted.map_err(|rejected| (rejected, pipeline_of(&request)))
-        });
-        let Admitted { request, accepted } = match admitted.await.context("admission ended")? {
-            Ok(admitted) => admitted,
-            Err((Rejected::Store(error), _)) => return Err(error.into()),
-            Err((rejected, pipeline)) => {
-                let (code, reason) = rejected.reason();
-                let Some(pipeline) = pipeline else { return Ok(buried(&received, code, &reason, line)) };
-                let request = RequestId::derive(&pipeline, &identity.source, &identity.id);
-                (line.entry.pipeline, line.entry.request_id) = (Some(pipeline.clone()), Some(request.0.clone()));
-                if self.is_taken_on(request, received.ownership.epoch()).await? {
-                    // What was fine when it came: that one has its outcome.
-                    return Ok(repeated(&received, line));
-                }
-                let refused = event::refused(Refusal {
-                    pipeline: &pipeline,
-                    identity: &identity,
-                    attempt: received.attempt(),
-                    at: now_ms(),
-                    traceparent: read.traceparent.as_deref(),
-                    problem: in_short(rejected.problem()),
-                });
-                let mut decision = buried(&received, code, &reason, line);
-                decision.commit.records.push(told(&refused));
-                return Ok(decision);
-            }
-        };
-        (line.entry.pipeline, line.entry.request_id) = (Some(accepted.pipeline.clone()), Some(request.0.clone()));
-        line.entry.traced(accepted.traceparent.as_deref());
-        let is_at_home = received.ownership.topic() == self.topics.requests
-            && received.ownership.partition() == self.topics.home(&accepted.pipeline);
-        if is_at_home && self.accepting.contains(&request, received.ownership.epoch()) {
-            return Ok(repeated(&received, line));
-        }
-        let (ownership, consumed) = (received.ownership.clone(), Some(received.offset));
-        let otherwise = Some(vec![received.dead_letter(Code::RequestTooLarge, TOO_LARGE)]);
-        if is_at_home {
-            line.came = Came::Accepted;
-            let accepted = self.accept(request, accepted, (ownership, consumed, otherwise), line.clone()).await?;
-            return Ok(accepted.unwrap_or_else(|| repeated(&received, line)));
-        }
-        if self.is_taken_on(request.clone(), received.ownership.epoch()).await? {
-            return Ok(repeated(&received, line));
-        }
-        line.came = Came::HandedOn;
-        self.handed_on_at = now_ms().max(self.handed_on_at + 1);
-        let (pipeline, at) = (accepted.pipeline.clone(), self.handed_on_at);
-        let ask = Ask { request, pipeline, at, body: AskBody::TakeOn(Box::new(accepted)) };
-        let commit = Commit { ownership, consumed, records: vec![self.ledger.asking(&ask)], otherwise };
-        Ok(Decision { commit, accepted: None, line })
-    }
-
-    /// Accepts a request; `None` for a repeat, as the first one has its outcome.
-    async fn accept(
-        &mut self,
-        request: RequestId,
-        accepted: Accepted,
-        (ownership, consumed, otherwise): (Ownership, Option<i64>, Option<Vec<Outgoing>>),
-        line: Line,
-    ) -> Result<Option<Decision>> {
-        let body = RecordBody::Accepted(Box::new(accepted));
-        let record = Record { request: request.clone(), sequence: 0, at: now_ms(), body };
-        let (ledger, copy) = (self.ledger.clone(), record.clone());
-        let records = tokio::task::spawn_blocking(move || ledger.acceptance(&copy)).await.context("the cache ended")?;
-        match records {
-            Ok(records) => {
-                self.accepting.begin(request, ownership.epoch());
-                let commit = Commit { ownership, consumed, records, otherwise };
-                Ok(Some(Decision { commit, accepted: Some(record), line }))
-            }
-            Err(StoreError::Conflict { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Tells whether a request was taken on, or is about to be.
-    async fn is_taken_on(&self, request: RequestId, epoch: u64) -> Result<bool> {
-        if self.accepting.contains(&request, epoch) {
-            return Ok(true);
-        }
-        let ledger = self.ledger.clone();
-        let known = tokio::task::spawn_blocking(move || ledger.request(&request)).await.context("the cache ended")?;
-        Ok(known?.is_some())
-    }
-
-    /// Goes on with a request whose acceptance was committed.
-    async fn take_on(&self, record: Record, service: &Service) -> Result<()> {
-        let RecordBody::Accepted(accepted) = &record.body else { return Ok(()) };
-        let (pipeline, purpose, request) = (accepted.pipeline.clone(), accepted.purpose, record.request.clone());
-        let ledger = self.ledger.clone();
-        tokio::task::spawn_blocking(move || ledger.accepted(&record)).await.context("the cache ended")??;
-        service.take_on(pipeline, request, purpose).await;
-        Ok(())
-    }
-
-    /// Says who sent a message: all that is known is the topic, to which those write whom the brokers let.
-    fn requester(&self, received: &Received) -> Requester {
-        let topic = received.ownership.topic();
-        let kafka = &self.config.kafka;
-        let rule = kafka.ingress.iter().find(|rule| rule.topic == topic);
-        let (scopes, namespaces) = match rule {
-            Some(rule) => (&rule.scopes, &rule.namespaces),
-            None => (&kafka.requests.scopes, &kafka.requests.namespaces),
-        };
-        Requester {
-            ingress: Ingress::Kafka,
-            name: Some(format!("kafka:{topic}")),
-            namespaces: namespaces.clone(),
-            may_submit: scopes.contains(&Scope::Submit),
-            may_operate: scopes.contains(&Scope::Operate),
-        }
-    }
-}
-
-/// Reads a message, or says with which code it cannot be.
-fn read(received: &Received) -> Result<request::Received, (Code, String)> {
-    if !received.headers_readable {
-        return Err((Code::RequestInvalid, "a header's name is not text".into()));
-    }
-    let headers: Vec<(&str, &[u8])> =
-        received.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?))).collect();
-    let body = received.value.as_deref().unwrap_or_default();
-    let read = request::decode(Message { binding: Binding::Kafka, headers: &headers, body });
-    read.map_err(|error| (error.code(), error.to_string()))
-}
-
-/// Puts a message to the dead letters.
-fn buried(received: &Received, code: Code, reason: &str, line: Line) -> Decision {
-    let records = vec![received.dead_letter(code, reason)];
-    done(received, records, Line { code: Some(code.to_string()), came: Came::Refused, ..line })
-}
-
-/// Passes over a message whose request has been taken on.
-fn repeated(received: &Received, line: Line) -> Decision {
-    done(received, Vec::new(), Line { came: Came::Repeated, ..line })
-}
-
-fn done(received: &Received, records: Vec<Outgoing>, line: Line) -> Decision {
-    let commit =
-        Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records, otherwise: None };
-    Decision { commit, accepted: None, line }
-}
-
 /// Returns what the bus is told of the settings.
 pub(crate) fn settings(config: &Config) -> Settings {
     let kafka = &config.kafka;
@@ -508,17 +279,6 @@ pub(crate) fn settings(config: &Config) -> Settings {
     settings
 }
 
-/// Returns a problem with no more of what somebody sent than an event has room for.
-fn in_short(mut problem: Problem) -> Problem {
-    for text in [&mut problem.subject, &mut problem.message, &mut problem.hint] {
-        if text.len() > TOLD_BYTES_MAX {
-            text.truncate(text.floor_char_boundary(TOLD_BYTES_MAX));
-            text.push('…');
-        }
-    }
-    problem
-}
-
 /// Returns the configured name, or the machine's.
 fn instance_name(configured: &str) -> String {
     if !configured.is_empty() {
@@ -527,9 +287,4 @@ fn instance_name(configured: &str) -> String {
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String = machine.trim().chars().filter(|it| it.is_ascii_alphanumeric() || "-_.".contains(*it)).collect();
     if name.is_empty() { "dagwright".into() } else { name }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

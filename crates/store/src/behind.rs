@@ -74,12 +74,8 @@ impl<M: OrderedMap + 'static> WriteBehind<M> {
     /// # Errors
     /// What the system says when it has no thread to give.
     pub fn new(below: M) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            below,
-            ahead: RwLock::default(),
-            progress: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let shared =
+            Arc::new(Shared { below, ahead: RwLock::default(), progress: Mutex::default(), changed: Condvar::new() });
         let writing = shared.clone();
         let writer = thread::Builder::new().name("store-writer".into()).spawn(move || writing.write_until_end())?;
         Ok(Self { shared, writer: Some(writer) })

@@ -222,7 +222,8 @@ pub trait Cache: Register + Outbox + Retention {
     /// then.
     fn absorb(&self, log: &str, position: u64, entries: &[Entry]) -> Result<(), Error>;
 
-    /// Takes in records of one request that this process has just written to the log, which tells the same later.
+    /// Takes in records that this process has just written to the log, which tells the same later; those of a request in
+    /// order.
     ///
     /// # Errors
     /// As [`Cache::absorb`].

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Load, Shared,
+    Arrival, Load, Shared,
     follow::{Asked, Ended, Errand, follow},
 };
 use crate::{metrics, queue::Queue};
@@ -54,14 +54,10 @@ struct Followed {
     turn_came: bool,
 }
 
-/// A request was accepted, by this process or an earlier one.
+/// Requests were accepted, by this process or an earlier one.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Arrive {
-    pub(super) pipeline: String,
-    pub(super) request: RequestId,
-    pub(super) purpose: Purpose,
-}
+pub(super) struct Arrive(pub(super) Vec<Arrival>);
 
 /// A request's plan runs.
 #[derive(Message)]
@@ -232,15 +228,16 @@ impl Actor for Dispatcher {
 impl Handler<Arrive> for Dispatcher {
     type Result = ();
 
-    fn handle(&mut self, arrival: Arrive, context: &mut Context<Self>) {
-        let Arrive { pipeline, request, purpose } = arrival;
-        let next = match purpose {
-            // They change what those who wait may do, so they wait for nobody.
-            Purpose::Pause | Purpose::Delete => Some(request),
-            Purpose::Run | Purpose::Apply | Purpose::Plan => self.queue.arrive(&pipeline, request),
-        };
-        if let Some(next) = next {
-            self.send_after(pipeline, next, Errand::GoOn, context);
+    fn handle(&mut self, Arrive(arrivals): Arrive, context: &mut Context<Self>) {
+        for Arrival { pipeline, request, purpose } in arrivals {
+            let next = match purpose {
+                // They change what those who wait may do, so they wait for nobody.
+                Purpose::Pause | Purpose::Delete => Some(request),
+                Purpose::Run | Purpose::Apply | Purpose::Plan => self.queue.arrive(&pipeline, request),
+            };
+            if let Some(next) = next {
+                self.send_after(pipeline, next, Errand::GoOn, context);
+            }
         }
         self.measure();
     }

@@ -190,7 +190,6 @@ impl Follower {
             if let Some(event) = next.take().or_else(|| events.pop_front()) {
                 let was_last = self.step(&mut life, event, &mut work).await?;
                 if life.has_ended() {
-                    self.measure().await;
                     return Ok(Ended::Done);
                 }
                 if was_last || is_listening {
@@ -258,7 +257,7 @@ impl Follower {
                 Effect::Negotiate | Effect::Run(_) | Effect::StopRun { .. } | Effect::End => others.push(effect),
             }
         }
-        self.append(records).await?;
+        self.append(records, life.has_ended()).await?;
         for effect in others {
             match effect {
                 // Appended before.
@@ -288,8 +287,9 @@ impl Follower {
         }
     }
 
-    async fn append(&mut self, bodies: Vec<RecordBody>) -> Result<(), Refused> {
-        if bodies.is_empty() {
+    /// Appends records; after the last ones, counts how the request ended, whoever recorded that.
+    async fn append(&mut self, bodies: Vec<RecordBody>, has_ended: bool) -> Result<(), Refused> {
+        if bodies.is_empty() && !has_ended {
             return Ok(());
         }
         let at = self.shared.clock().now_ms();
@@ -300,18 +300,19 @@ impl Follower {
             tracing::info!(request_id = %record.request, sequence = record.sequence, what = record.body.kind(), "recorded");
         }
         self.next_sequence += records.len() as u64;
-        let register = self.shared.resources.register.clone();
-        blocking(move || register.append(&records)).await.map_err(|error| self.shared.refused(error))
-    }
-
-    /// Counts how the request ended; whoever recorded it may be another one.
-    async fn measure(&self) {
         let (register, request) = (self.shared.resources.register.clone(), self.request.clone());
-        match blocking(move || register.request(&request)).await {
-            Ok(Some(summary)) => metrics::ended(summary.purpose, summary.state),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "could not look up how a request ended, it is not counted"),
+        let appended = blocking(move || {
+            register.append(&records)?;
+            Ok(has_ended.then(|| register.request(&request)))
+        });
+        match appended.await.map_err(|error| self.shared.refused(error))? {
+            Some(Ok(Some(summary))) => metrics::ended(summary.purpose, summary.state),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "could not look up how a request ended, it is not counted");
+            }
+            Some(Ok(None)) | None => {}
         }
+        Ok(())
     }
 }
 

@@ -162,12 +162,14 @@ impl Drop for Instance {
 // === impl Requests ===
 
 impl Requests {
-    /// Returns the next request; `None` when the instance ended.
+    /// Waits for requests and returns those that are there, at most `limit` (at least 1); none when the instance ended.
     ///
     /// # Cancel safety
     /// Cancel safe: no request is lost.
-    pub async fn next(&mut self) -> Option<Received> {
-        self.0.recv().await
+    pub async fn next(&mut self, limit: usize) -> Vec<Received> {
+        let mut received = Vec::new();
+        self.0.recv_many(&mut received, limit).await;
+        received
     }
 }
 

@@ -276,6 +276,8 @@ impl Settings {
         }
         // A transaction is sent as a whole, so waiting for more would only be waiting.
         default(&mut config, "linger.ms", "0");
+        // The coordinator refuses a transaction for the moment in which it still writes down the end of the one before.
+        default(&mut config, "retry.backoff.ms", "10");
         config.set("enable.idempotence", "true").set("partitioner", "murmur2_random");
         config.set("transactional.id", format!("{}.{}.{}", self.prefix, self.group, self.instance));
         config

@@ -52,6 +52,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the end of a transaction may be unknown before the producer is given up; longer than transactions last.
 const DOUBT_MAX: Duration = Duration::from_secs(90);
 
+/// How long the coordinator is given to write down the end of a transaction before the next one begins: it refuses one that
+/// comes earlier, and librdkafka then asks again after 20 ms only. What comes meanwhile goes along.
+const REST: Duration = Duration::from_millis(4);
+
 /// The first pause before another attempt, and the longest; each is twice as long as the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
@@ -91,6 +95,8 @@ pub(crate) struct Transactions {
     failing_since: Option<Instant>,
     /// How many commits may share a transaction: fewer while it is not known which of them has a record that is too long.
     together_max: usize,
+    /// When the last transaction ended.
+    ended: Instant,
 }
 
 /// How far the partitions of a transaction have come by it.
@@ -149,6 +155,7 @@ impl Transactions {
             boot,
             failing_since: None,
             together_max: COMMITS_MAX,
+            ended: Instant::now(),
         }
     }
 
@@ -174,6 +181,7 @@ impl Transactions {
     fn gather(&mut self) -> (Vec<Pending>, bool) {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut next = self.jobs.blocking_recv();
+        std::thread::sleep(REST.saturating_sub(self.ended.elapsed()));
         loop {
             match next {
                 Some(Job::Commit(commit, reply)) => {
@@ -199,6 +207,7 @@ impl Transactions {
             // Others wait for what is open, even if we have nothing more to commit.
             self.prepare_at_last();
         }
+        self.ended = Instant::now();
     }
 
     /// Tries until there is a producer and nothing is left open. Whoever is told to end leaves that to its next start.

@@ -203,7 +203,7 @@ pub(crate) async fn owns(instance: &Instance, count: usize) {
 /// Acts on requests: forwards what is elsewhere at home, and notes the others in the ledger and as an event.
 pub(crate) async fn work(mut requests: Requests, committer: Committer, topics: Topics) {
     let mut commits = tokio::task::JoinSet::new();
-    while let Some(received) = requests.next().await {
+    while let Some(received) = requests.next(1).await.pop() {
         match committer.submit(decide(&received, &topics)).await {
             Ok(outcome) => drop(commits.spawn(outcome.visible())),
             Err(error) => check(Err(error)),

@@ -56,7 +56,7 @@ async fn commits_keep_the_order_in_which_requests_came() {
     for value in ["p/1", "p/2"] {
         producer.produce(&Outgoing::new(Destination::Requests, "p", value)).await.unwrap();
     }
-    let (first, second) = (requests.next().await.unwrap(), requests.next().await.unwrap());
+    let (first, second) = (requests.next(1).await.pop().unwrap(), requests.next(1).await.pop().unwrap());
     let outcome = instance.commit(decide(&second, &topics)).await;
     assert_eq!(outcome, Err(CommitError::OutOfOrder { expected: Some(first.offset) }));
     assert_eq!(read(&broker.address, &topics.ledger), []);
@@ -74,7 +74,7 @@ async fn a_record_that_is_too_long_fails_alone() {
     let topics = instance.topics().clone();
     let producer = Producer::new(&settings, topics.clone()).await.unwrap();
     producer.produce(&Outgoing::new(Destination::Requests, "p", "p/1")).await.unwrap();
-    let received = requests.next().await.unwrap();
+    let received = requests.next(1).await.pop().unwrap();
     let long = Commit {
         ownership: received.ownership.clone(),
         consumed: None,

@@ -30,7 +30,7 @@ async fn what_no_topic_takes_whole_holds_nothing_up() {
     }
     let mut outcomes = Vec::new();
     for length in lengths {
-        let received = requests.next().await.unwrap();
+        let received = requests.next(1).await.pop().unwrap();
         let letter = vec![received.dead_letter(Code::RequestInvalid, "of no use")];
         let (records, otherwise) = match length {
             300 => (vec![Outgoing::new(Destination::Ledger, "k", noise(99, 5_000_000))], Some(letter)),

@@ -48,7 +48,7 @@ impl Mocked {
 
     async fn request(&mut self) -> Received {
         self.producer.produce(&Outgoing::new(Destination::Requests, "p", "p/1")).await.unwrap();
-        self.requests.next().await.unwrap()
+        self.requests.next(1).await.pop().unwrap()
     }
 
     async fn commit(&self, received: &Received) -> Result<(), CommitError> {
@@ -164,7 +164,7 @@ async fn a_key_goes_where_we_look_for_it() {
             mocked.producer.produce(&Outgoing::new(Destination::Requests, key.as_str(), "x")).await.unwrap();
         assert_eq!(partition, partition_of(key.as_bytes(), PARTITIONS), "{key}");
         assert_eq!(partition, mocked.instance.topics().home(&key));
-        let received = mocked.requests.next().await.unwrap();
+        let received = mocked.requests.next(1).await.pop().unwrap();
         assert_eq!(received.ownership.partition(), partition);
     }
     mocked.instance.close().await;

@@ -53,7 +53,7 @@ async fn a_request_goes_where_its_pipeline_is_at_home() {
 
 /// Receives the next record and puts it to the dead letters.
 async fn bury(instance: &Instance, requests: &mut Requests, code: Code) -> Received {
-    let received = requests.next().await.unwrap();
+    let received = requests.next(1).await.pop().unwrap();
     let records = vec![received.dead_letter(code, "not JSON: <é>")];
     let commit =
         Commit { ownership: received.ownership.clone(), consumed: Some(received.offset), records, otherwise: None };
