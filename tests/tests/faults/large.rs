@@ -5,7 +5,7 @@ use dagwright_tests::{
     kafka::{Client, Kafka, Listener, Record},
 };
 
-use crate::{PARTITIONS, Place, ROWS, assert_done_once, request, until_all_ended};
+use crate::{PARTITIONS, Place, ROWS, assert_done_once, request, spec, until_all_ended};
 
 const LONG: usize = 10 << 20;
 
@@ -77,6 +77,31 @@ fn send_long(kafka: &Kafka, prefix: &str, dead_letter_bytes_max: usize, count: u
         assert!(noise(number as u64, LONG).starts_with(kept), "letter {number}");
     }
     letters
+}
+
+#[test]
+fn a_request_that_the_ledger_does_not_take_is_refused_and_told() {
+    const TAKEN: usize = 100_000;
+    let kafka = Kafka::shared();
+    let place = Place { brokers: kafka.bootstrap(), prefix: "longest" };
+    let mut client = client(kafka);
+    let bounded = [("cleanup.policy", "compact"), ("max.message.bytes", &TAKEN.to_string())];
+    client.create_topic_with(&place.topic("ledger"), PARTITIONS, &bounded);
+    let workspace = Workspace::new();
+    workspace.write("in.csv", ROWS);
+    // Comments are kept, as whoever asks for the spec of a request is to see what was sent.
+    let comment = String::from_utf8(noise(0, 4 * TAKEN)).expect("text");
+    let long = Record::new("long", format!("# {comment}\n{}", spec(&workspace, "long")));
+    let long = long.header("content-type", "application/yaml");
+    // It makes the other topics.
+    let _daemon = place.start(&workspace);
+    client.produce(&place.topic("requests"), &[long, request(&workspace, "short", "1")]);
+    let pipelines = ["long".to_owned(), "short".to_owned()].into();
+    let kinds = until_all_ended(&mut client, &place.topic("events"), &pipelines);
+    assert_eq!(kinds["long"], ["request.rejected"]);
+    assert!(kinds["short"].iter().any(|kind| kind == "run.succeeded"), "{kinds:?}");
+    let letters = client.read(&place.topic("requests.dlq"));
+    assert_eq!(letters.iter().map(|it| header(it, "dagwright-error-code")).collect::<Vec<_>>(), [Some("DW0802")]);
 }
 
 #[test]

@@ -100,26 +100,31 @@ impl Topics {
     pub async fn ensure(settings: &Settings) -> Result<Self, Error> {
         settings.validate()?;
         let topics = Self::named(settings);
-        let known = counts(settings).await?;
-        let count = |name: &str| known.iter().find(|(known, _)| known == name).map(|(_, count)| *count);
-        if let Some(topic) = topics.ingress.iter().find(|topic| count(topic).is_none()) {
-            return Err(Error::Unfit {
-                topic: topic.clone(),
-                problem: "does not exist".into(),
-                remedy: "make it, or take it out of `kafka.ingress`".into(),
-            });
-        }
-        for wanted in topics.wanted() {
-            if let Some(count) = count(wanted.name) {
-                wanted.check(count)?;
-            }
-        }
         let admin: AdminClient<Log> = create(&settings.admin(), Log::new("admin"))?;
-        let (missing, there): (Vec<_>, Vec<_>) =
-            topics.wanted().into_iter().partition(|wanted| count(wanted.name).is_none());
-        make(&admin, &missing, settings).await?;
-        if there.iter().any(|wanted| wanted.compacted) {
-            check_compaction(&admin, &topics.ledger).await?;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        loop {
+            let known = counts(settings).await?;
+            let count = |name: &str| known.iter().find(|(known, _)| known == name).map(|(_, count)| *count);
+            if let Some(topic) = topics.ingress.iter().find(|topic| count(topic).is_none()) {
+                return Err(Error::Unfit {
+                    topic: topic.clone(),
+                    problem: "does not exist".into(),
+                    remedy: "make it, or take it out of `kafka.ingress`".into(),
+                });
+            }
+            for wanted in topics.wanted() {
+                if let Some(count) = count(wanted.name) {
+                    wanted.check(count)?;
+                }
+            }
+            let missing: Vec<_> = topics.wanted().into_iter().filter(|wanted| count(wanted.name).is_none()).collect();
+            if make(&admin, &missing, settings).await? || Instant::now() >= deadline {
+                if !missing.iter().any(|wanted| wanted.compacted) {
+                    check_compaction(&admin, &topics.ledger).await?;
+                }
+                break;
+            }
+            // Somebody was faster: what they made is looked at as well.
         }
         // Its end joins a thread.
         let _ = tokio::task::spawn_blocking(move || drop(admin)).await;
@@ -205,19 +210,20 @@ pub(crate) fn metadata(
     }
 }
 
-async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], settings: &Settings) -> Result<(), Error> {
+/// Makes topics; false when there was one of them already.
+async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], settings: &Settings) -> Result<bool, Error> {
     if missing.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let topics = new_topics(missing, settings);
     let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT)).operation_timeout(Some(ANSWER_TIMEOUT));
     let what = "make topics";
     let made = admin.create_topics(&topics, &options).await;
+    let mut are_new = true;
     for result in made.map_err(|source| Error::of(what, None, source))? {
         match result {
             Ok(topic) => tracing::info!(topic, "made topic"),
-            // Another instance was faster; it wants the same.
-            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => are_new = false,
             Err((topic, code)) if is_setting(code) => {
                 return Err(Error::Unfit {
                     topic,
@@ -229,7 +235,7 @@ async fn make(admin: &AdminClient<Log>, missing: &[Wanted<'_>], settings: &Setti
             Err((_, code)) => return Err(Error::of(what, None, KafkaError::AdminOp(code))),
         }
     }
-    Ok(())
+    Ok(are_new)
 }
 
 /// Describes topics to be made.

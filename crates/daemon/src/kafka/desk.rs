@@ -191,16 +191,10 @@ impl Desk {
                     // What was fine when it came: that one has its outcome.
                     return Ok(repeated(received, line));
                 }
-                let refused = event::refused(Refusal {
-                    pipeline: &pipeline,
-                    identity: &identity,
-                    attempt: received.attempt(),
-                    at: now_ms(),
-                    traceparent: read.traceparent.as_deref(),
-                    problem: in_short(rejected.problem()),
-                });
+                let traceparent = read.traceparent.as_deref();
+                let refused = refused(received, &pipeline, &identity, traceparent, rejected.problem());
                 let mut decision = buried(received, code, &reason, line);
-                decision.commit.records.push(told(&refused));
+                decision.commit.records.push(refused);
                 return Ok(decision);
             }
         };
@@ -212,7 +206,8 @@ impl Desk {
             return Ok(repeated(received, line));
         }
         let (ownership, consumed) = (received.ownership.clone(), Some(received.offset));
-        let otherwise = Some(vec![received.dead_letter(Code::RequestTooLarge, TOO_LARGE)]);
+        let too_large = refused(received, &accepted.pipeline, &identity, accepted.traceparent.as_deref(), too_large());
+        let otherwise = Some(vec![received.dead_letter(Code::RequestTooLarge, TOO_LARGE), too_large]);
         if is_at_home {
             line.came = Came::Accepted;
             let accepted = self.accept(request, accepted, (ownership, consumed, otherwise), line.clone())?;
@@ -290,6 +285,23 @@ fn read(received: &Received) -> Result<request::Received, (Code, String)> {
 fn buried(received: &Received, code: Code, reason: &str, line: Line) -> Decision {
     let records = vec![received.dead_letter(code, reason)];
     done(received, records, Line { code: Some(code.to_string()), came: Came::Refused, ..line })
+}
+
+/// Tells of a request that comes to nothing.
+fn refused(
+    received: &Received,
+    pipeline: &str,
+    identity: &EventIdentity,
+    traceparent: Option<&str>,
+    problem: Problem,
+) -> Outgoing {
+    let (attempt, problem) = (received.attempt(), in_short(problem));
+    told(&event::refused(Refusal { pipeline, identity, attempt, at: now_ms(), traceparent, problem }))
+}
+
+fn too_large() -> Problem {
+    let hint = "send a shorter spec, or allow longer records in the ledger's topic and that of the events";
+    Problem { code: Code::RequestTooLarge, subject: "spec".into(), message: TOO_LARGE.into(), hint: hint.into() }
 }
 
 /// Passes over a message whose request has been taken on.
