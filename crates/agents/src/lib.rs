@@ -22,7 +22,6 @@
 //! | [`ports`], [`observer`] | what agents need from outside; the one that starts `dagwright-task` |
 
 mod agreed;
-mod chain;
 mod docket;
 pub mod interval;
 mod keeper;

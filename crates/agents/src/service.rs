@@ -30,6 +30,7 @@ use dagwright_model::{
     task::Problem,
 };
 use dagwright_store::{Error as StoreError, Register, RequestState, RequestSummary};
+use dagwright_telemetry::chain::ErrorChain;
 use tokio::{sync::broadcast, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +42,6 @@ use self::{
     plans::RecentPlans,
 };
 use crate::{
-    chain::ErrorChain,
     metrics::{self, Answer},
     ports::Clock,
     team::{Ports, Team},

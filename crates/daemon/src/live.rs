@@ -10,8 +10,8 @@ use std::{
 };
 
 use anyhow::Result;
-
 use dagwright_agents::Service;
+use dagwright_telemetry::chain::ErrorChain;
 
 use crate::{
     config::{Config, Error, Settings},
@@ -97,12 +97,7 @@ fn refuse(error: &Error) {
                 tracing::error!(setting, hint, problem = %diagnostic, "the new configuration is not valid");
             }
         }
-        other => tracing::error!(error = %chain(other), "the new configuration cannot be read"),
+        other => tracing::error!(error = %ErrorChain(other), "the new configuration cannot be read"),
     }
     tracing::warn!("the old configuration stays in force");
-}
-
-fn chain(error: &Error) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -14,6 +14,7 @@ use dagwright_model::{
 };
 use dagwright_negotiation::session::Ending;
 use dagwright_store::{Error as StoreError, Register};
+use dagwright_telemetry::chain::ErrorChain;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tracing::Instrument;
@@ -26,7 +27,6 @@ use super::{
 };
 use crate::{
     agreed::Agreed,
-    chain::ErrorChain,
     interval,
     lifecycle::{Effect, Event, Lifecycle, Pipeline},
     metrics::{self, Place, Waiting},

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use dagwright_telemetry::chain::ErrorChain;
 use tokio::sync::watch;
 
 use super::{Error, Stats, Topics, ownership::Table, tail::Ends};
@@ -38,7 +39,7 @@ impl Shared {
 
     /// Notes what no thread can get over; the first failure counts.
     pub(crate) fn fail(&self, error: Error) {
-        tracing::error!(code = %error.code(), error = %Chain(&error), "kafka failed for good");
+        tracing::error!(code = %error.code(), error = %ErrorChain(&error), "kafka failed for good");
         self.failure.send_if_modified(|known| {
             let is_first = known.is_none();
             if is_first {
@@ -69,20 +70,5 @@ impl Shared {
     /// Tells whether the threads are to end.
     pub(crate) fn is_over(&self) -> bool {
         self.stopping.load(Relaxed) || self.failure.borrow().is_some()
-    }
-}
-
-/// Shows an error with what caused it.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'a));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
     }
 }

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use dagwright_telemetry::chain::ErrorChain;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
@@ -36,7 +37,7 @@ use super::{
     message::TopicName,
     ownership::NotNow,
     settings::create,
-    shared::{Chain, Shared},
+    shared::Shared,
     topics,
 };
 
@@ -619,7 +620,7 @@ impl Transactions {
             let complaint = self.producer.as_ref().and_then(|producer| producer.context().complaint());
             self.shared.fail(Error::of("commit to the ledger", complaint, error.clone()));
         } else if since.elapsed() >= CALL_TIMEOUT {
-            tracing::warn!(error = %Chain(error), since_s = since.elapsed().as_secs(), "cannot commit for now");
+            tracing::warn!(error = %ErrorChain(error), since_s = since.elapsed().as_secs(), "cannot commit for now");
         }
     }
 }

@@ -17,6 +17,7 @@ use actix_web::{
 };
 use dagwright_agents::service::Refused;
 use dagwright_model::{code::Code, spec::Diagnostics, task::Problem};
+use dagwright_telemetry::chain::ErrorChain;
 use futures::FutureExt as _;
 
 use super::health;
@@ -176,14 +177,14 @@ impl From<dagwright_store::Error> for Fault {
     fn from(error: dagwright_store::Error) -> Self {
         use dagwright_store::Error as StoreError;
         if let StoreError::Elsewhere { .. } | StoreError::Unreached { .. } = error {
-            tracing::warn!(error = chain(&error), "could not write to the ledger");
+            tracing::warn!(error = %ErrorChain(&error), "could not write to the ledger");
             let status = match error.code() {
                 Code::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                 _ => StatusCode::SERVICE_UNAVAILABLE,
             };
             return Self::new(status, error.code(), error.to_string(), error.hint());
         }
-        tracing::error!(error = chain(&error), "could not use the ledger");
+        tracing::error!(error = %ErrorChain(&error), "could not use the ledger");
         Self::internal(error.code())
     }
 }
@@ -196,7 +197,7 @@ impl From<dagwright_wire::Error> for Fault {
             }
             error => status(error.code()),
         };
-        Self::new(status, error.code(), chain(&error), "docs/http.md shows what a request looks like")
+        Self::new(status, error.code(), ErrorChain(&error).to_string(), "docs/http.md shows what a request looks like")
     }
 }
 
@@ -265,10 +266,4 @@ fn status(code: Code) -> StatusCode {
         code if code.number() < 200 => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
-}
-
-/// Renders an error with everything that led to it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
