@@ -53,7 +53,7 @@ pub use events::{EventReader, Told};
 pub use instance::{Instance, Requests};
 pub use message::{
     ATTEMPTS, CUT_FROM, Destination, ERROR, ERROR_CODE, FORWARDED_FROM, HeaderList, LedgerRecord, ORIGIN, Outgoing,
-    REPLAY_OF, Received, Room,
+    REPEATED, REPLAY_OF, Received, Room,
 };
 pub use ownership::{Owned, Ownership};
 pub use partitioner::partition_of;

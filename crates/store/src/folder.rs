@@ -6,7 +6,9 @@
 //! | `format` | one line, the format's name and version |
 //! | `ledger/` | sled's files |
 //!
-//! The folder may hold further things of Dagwright's, such as staged data.
+//! | `staging/`, `quarantine/` | what runs keep, unless the settings say elsewhere |
+//!
+//! A task may still write to the last two after a disk was lost, before the new one has anything else.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -25,6 +27,9 @@ const LOCK_FILE: &str = "lock";
 const FORMAT_FILE: &str = "format";
 const FORMAT_FILE_NEW: &str = "format.new";
 const LEDGER_FOLDER: &str = "ledger";
+
+/// What runs keep beside the ledger.
+const OF_RUNS: [&str; 2] = ["staging", "quarantine"];
 
 /// How long a waiting process looks away; short against the 5 s a command waits, long against the cost of a look.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -66,13 +71,18 @@ impl Folder {
     }
 }
 
-/// Ours says its format, or was left by a process that died before it could.
+/// Ours says its format, or was left by a process that died before it could; or there is nothing but what runs keep.
 fn is_ours_or_empty(path: &Path) -> Result<bool, Error> {
     if path.join(FORMAT_FILE).exists() || path.join(LOCK_FILE).exists() {
         return Ok(true);
     }
-    let mut entries = fs::read_dir(path).map_err(failed("list", path))?;
-    Ok(entries.next().is_none())
+    for entry in fs::read_dir(path).map_err(failed("list", path))? {
+        let name = entry.map_err(failed("list", path))?.file_name();
+        if !OF_RUNS.iter().any(|known| name == *known) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn lock(path: &Path, wait: Duration) -> Result<File, Error> {

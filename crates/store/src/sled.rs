@@ -9,7 +9,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -21,6 +22,12 @@ use crate::{
 
 /// How much sled may keep in memory: a ledger is read little, so a small part of sled's default of 1 GiB.
 const CACHE_BYTES: u64 = 64 << 20;
+
+/// How long sled's file may be held by what is left of this process's own past; it is gone within milliseconds.
+const LOCKED_MAX: Duration = Duration::from_secs(5);
+
+/// How often to look whether it still is.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// How long a command waits for the process that owns a folder.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(5);
@@ -72,7 +79,13 @@ impl SledMap {
         remove_unfinished_snapshots(&folder.ledger())?;
         let config = sled::Config::new().path(folder.ledger()).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         // Sled panics on some kinds of damage, and names them only in its message.
-        let tree = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        let open = || catch_unwind(AssertUnwindSafe(|| config.open()));
+        let (begun, mut opened) = (Instant::now(), open());
+        while matches!(&opened, Ok(Err(error)) if is_locked(error)) && begun.elapsed() < LOCKED_MAX {
+            thread::sleep(LOOK_EVERY);
+            opened = open();
+        }
+        let tree = match opened {
             Ok(Ok(tree)) => tree,
             Ok(Err(sled::Error::Io(source))) => return Err(failed("open", &folder.ledger())(source)),
             Ok(Err(error)) => {
@@ -83,6 +96,12 @@ impl SledMap {
         };
         Ok(Self { tree, failed: AtomicBool::new(false), folder })
     }
+}
+
+/// Tells whether sled could not lock its file. The folder is ours, so nobody holds it but a thread of an instance that this
+/// process has just closed, or a child that it is about to start.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(source) if source.to_string().starts_with("could not acquire lock"))
 }
 
 /// Removes snapshots of the log that a process did not finish, as it was killed or found no room: sled 0.34 takes them for

@@ -150,6 +150,17 @@ fn other_folders_are_refused_and_left_alone() {
 }
 
 #[test]
+fn what_a_task_wrote_after_a_disk_was_lost_is_no_other_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(folder.path().join("staging/flights")).expect("makes");
+    drop(open(folder.path()).expect("opens"));
+    fs::remove_file(folder.path().join("lock")).expect("removes");
+    fs::remove_file(folder.path().join("format")).expect("removes");
+    let refused = open(folder.path()).expect_err("the ledger of nobody knows what");
+    assert!(matches!(refused, Error::Foreign { .. }), "{refused}");
+}
+
+#[test]
 fn another_format_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(open(folder.path()).expect("opens"));

@@ -54,6 +54,8 @@ pub struct Outcome(oneshot::Receiver<Result<(), CommitError>>);
 /// What the thread is asked for.
 pub(crate) enum Job {
     Commit(Commit, oneshot::Sender<Result<(), CommitError>>),
+    /// Look whether the brokers left something open.
+    Look,
     /// Finish what was asked for before, then end.
     End,
 }
@@ -90,6 +92,11 @@ impl Committer {
         let (reply, outcome) = oneshot::channel();
         self.0.send(Job::Commit(commit, reply)).await.map_err(|_| CommitError::Closed)?;
         Ok(Outcome(outcome))
+    }
+
+    /// Returns what the producer asks by to look for what is open; it holds nobody.
+    pub(crate) fn looks(&self) -> mpsc::WeakSender<Job> {
+        self.0.downgrade()
     }
 
     pub(crate) async fn end(&self) {

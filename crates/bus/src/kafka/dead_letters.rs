@@ -21,8 +21,8 @@ use super::{
     Error, Place, Producer, Settings, Topics,
     client::Log,
     message::{
-        ATTEMPTS, ERROR, ERROR_CODE, HeaderList, ORIGIN, REPLAY_OF, attempts_in, cut_from_in, headers_of, native,
-        place_in, without_verdict,
+        ATTEMPTS, ERROR, ERROR_CODE, HeaderList, ORIGIN, REPLAY_OF, attempts_in, cut_from_in, headers_of, is_repeated,
+        native, place_in, without_verdict,
     },
     settings::create,
     topics::{blocking, metadata, watermarks},
@@ -329,7 +329,9 @@ impl Reader {
                 None => return Err(failed(KafkaError::Canceled)),
                 Some(Ok(message)) if message.offset() >= range.end => return Ok(()),
                 Some(Ok(message)) => {
-                    take(DeadLetter::of(&message));
+                    if !is_repeated(&message) {
+                        take(DeadLetter::of(&message));
+                    }
                     deadline = Instant::now() + ANSWER_TIMEOUT;
                     if message.offset() + 1 == range.end {
                         return Ok(());

@@ -1,6 +1,9 @@
 //! What became of each record of a transaction.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Condvar, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering::AcqRel},
+};
 
 use rdkafka::{
     ClientContext,
@@ -8,15 +11,20 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     producer::{DeliveryResult, ProducerContext},
 };
+use tokio::sync::mpsc;
 
 use super::{
     client::{Complaint, Log},
+    commit::Job,
     confirm::Written,
 };
 
-/// Hears what became of each record.
+/// Hears what became of each record, and of the brokers.
 pub(crate) struct Deliveries {
     log: Log,
+    /// Something was wrong with a broker or the way to it.
+    is_disturbed: AtomicBool,
+    looks: mpsc::WeakSender<Job>,
     state: Mutex<Delivered>,
     changed: Condvar,
 }
@@ -32,8 +40,20 @@ struct Delivered {
 // === impl Deliveries ===
 
 impl Deliveries {
-    pub(crate) fn new() -> Self {
-        Self { log: Log::new("ledger"), state: Mutex::default(), changed: Condvar::new() }
+    /// Makes the context of a producer; by `looks` it asks to look for what is open after something was wrong.
+    pub(crate) fn new(looks: mpsc::WeakSender<Job>) -> Self {
+        Self {
+            log: Log::new("ledger"),
+            is_disturbed: AtomicBool::new(false),
+            looks,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Tells whether something was wrong with a broker since the last time.
+    pub(crate) fn take_disturbed(&self) -> bool {
+        self.is_disturbed.swap(false, AcqRel)
     }
 
     /// Begins to count so many records of a transaction.
@@ -80,6 +100,11 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.log.error(error, reason);
+        let was_disturbed = self.is_disturbed.swap(true, AcqRel);
+        if let (false, Some(looks)) = (was_disturbed, self.looks.upgrade()) {
+            // A full queue is looked at anyway.
+            let _ = looks.try_send(Job::Look);
+        }
     }
 }
 

@@ -74,8 +74,9 @@ impl Instance {
         let (queue, requests) = mpsc::channel(QUEUED_MAX);
         let room = Arc::new(Semaphore::new(QUEUED_KIB_MAX));
         // From here on what was started ends when this is dropped.
+        let looks = committer.looks();
         let instance = Self { shared: shared.clone(), committer, threads: Mutex::default() };
-        let transactions = Transactions::new(settings, shared.clone(), consumer.clone(), witness, jobs);
+        let transactions = Transactions::new(settings, shared.clone(), consumer.clone(), witness, (jobs, looks));
         let (member, others) = (consumer.clone(), shared.clone());
         let acquirer = Acquirer { consumer: member, outsider, shared: others, awaiting: Default::default() };
         let member = Member::new(consumer, shared, queue, room);

@@ -18,6 +18,9 @@ use super::{Place, Topics, ownership::Ownership};
 /// Says where a forwarded request came from, as `topic/partition/offset`.
 pub const FORWARDED_FROM: &str = "dagwright-forwarded-from";
 
+/// Says that a record repeats the one before it of its partition and producer, which brokers had left open.
+pub const REPEATED: &str = "dagwright-repeated";
+
 /// Says with which code a dead letter died.
 pub const ERROR_CODE: &str = "dagwright-error-code";
 
@@ -354,6 +357,11 @@ pub(crate) fn attempts_in(headers: &[(String, Option<Vec<u8>>)]) -> Option<u32> 
 pub(crate) fn place_in(headers: &[(String, Option<Vec<u8>>)], name: &str) -> Option<Place> {
     let (_, value) = headers.iter().rev().find(|(known, _)| known == name)?;
     std::str::from_utf8(value.as_deref()?).ok()?.parse().ok()
+}
+
+/// Tells whether a record says that it [repeats](REPEATED) the one before it.
+pub(crate) fn is_repeated(message: &BorrowedMessage<'_>) -> bool {
+    headers_of(message).is_some_and(|headers| headers.iter().any(|(name, _)| name == REPEATED))
 }
 
 /// Returns a message's headers; `None` when a name among them is no text.

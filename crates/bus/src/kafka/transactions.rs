@@ -9,6 +9,8 @@
 //! An outcome that is not known is never guessed at: the partition is acquired anew, and whoever acts for it loads
 //! again what there is.
 
+mod ending;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -17,10 +19,9 @@ use std::{
 
 use dagwright_telemetry::chain::ErrorChain;
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
     error::{KafkaError, RDKafkaErrorCode},
-    message::OwnedMessage,
     producer::{BaseRecord, Producer, ThreadedProducer},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -30,7 +31,6 @@ use super::{
     client::Log,
     commit::Job,
     confirm::Written,
-    dangling::{dangling, was_committed},
     deliveries::Deliveries,
     error::{is_forbidden, is_too_large},
     member::GroupConsumer,
@@ -60,9 +60,6 @@ const REST: Duration = Duration::from_millis(4);
 /// The first pause before another attempt, and the longest; each is twice as long as the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// The key of a record that is only written to be aborted; nobody ever reads it.
-const ABORTED: &[u8] = b"aborted";
-
 /// A commit whose outcome somebody waits for.
 struct Pending {
     commit: Commit,
@@ -82,9 +79,13 @@ pub(crate) struct Transactions {
     /// member's would wait until there are records for it.
     witness: BaseConsumer<Log>,
     jobs: mpsc::Receiver<Job>,
+    /// By which a producer asks to look for what is open.
+    looks: mpsc::WeakSender<Job>,
     producer: Option<TransactionalProducer>,
     /// Something went wrong in a way that may have left something open.
     is_suspect: bool,
+    /// The last transaction is known to have been committed.
+    last_is_committed: bool,
     /// A partition and the tag of the transaction whose outcome is not known.
     in_doubt: Option<((TopicName, i32), String)>,
     /// What the last transaction wrote that was committed, or may have been, until it is known to be visible.
@@ -139,7 +140,7 @@ impl Transactions {
         shared: Arc<Shared>,
         consumer: Arc<GroupConsumer>,
         witness: BaseConsumer<Log>,
-        jobs: mpsc::Receiver<Job>,
+        (jobs, looks): (mpsc::Receiver<Job>, mpsc::WeakSender<Job>),
     ) -> Self {
         let boot = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         Self {
@@ -148,8 +149,10 @@ impl Transactions {
             consumer,
             witness,
             jobs,
+            looks,
             producer: None,
             is_suspect: true,
+            last_is_committed: false,
             in_doubt: None,
             unconfirmed: Written::default(),
             transactions: 0,
@@ -163,7 +166,7 @@ impl Transactions {
     /// Commits until it is told to end, or the instance fails.
     pub(crate) fn run(mut self) {
         // Ends what a former process of this name left open, before anybody waits for it.
-        self.prepare_at_last();
+        self.prepare_at_last(false);
         let mut is_last = false;
         while !is_last && !self.shared.is_over() {
             let (mut batch, ends) = self.gather();
@@ -189,6 +192,7 @@ impl Transactions {
                     bytes += commit.records.iter().map(Outgoing::len).sum::<usize>();
                     batch.push(Pending { commit, gave_way: false, reply });
                 }
+                Some(Job::Look) => return (batch, false),
                 Some(Job::End) | None => return (batch, true),
             }
             if batch.len() >= COMMITS_MAX || bytes >= BYTES_MAX {
@@ -203,16 +207,16 @@ impl Transactions {
 
     /// Tries until each commit of a batch has its outcome, and nothing is left open.
     fn commit(&mut self, batch: &mut Vec<Pending>) {
+        let is_idle = batch.is_empty();
         self.decide(batch);
-        if self.producer.is_none() || self.is_suspect || !self.unconfirmed.is_empty() {
-            // Others wait for what is open, even if we have nothing more to commit.
-            self.prepare_at_last();
-        }
+        // Others wait for what is open, even if we have nothing more to commit.
+        self.prepare_at_last(is_idle);
         self.ended = Instant::now();
     }
 
-    /// Tries until there is a producer and nothing is left open. Whoever is told to end leaves that to its next start.
-    fn prepare_at_last(&mut self) {
+    /// Tries until there is a producer and nothing is left open; without anything to commit, however long that takes, or
+    /// until there is. Whoever is told to end leaves that to its next start.
+    fn prepare_at_last(&mut self, is_idle: bool) {
         let mut pause = PAUSES.0;
         while !self.shared.is_over() && !self.shared.is_draining() {
             match self.prepare() {
@@ -220,6 +224,8 @@ impl Transactions {
                     self.failing_since = None;
                     return;
                 }
+                Err(_) if is_idle && self.jobs.is_empty() => {}
+                Err(_) if is_idle => return,
                 Err(error) => self.note_failure(&error),
             }
             std::thread::sleep(pause);
@@ -295,6 +301,7 @@ impl Transactions {
             Ok(()) => match self.call(|| producer.commit_transaction(CALL_TIMEOUT)) {
                 Ok(()) => {
                     self.unconfirmed = producer.context().take_written();
+                    self.last_is_committed = true;
                     self.succeed(batch, &advance);
                     return Attempt::Done;
                 }
@@ -302,12 +309,14 @@ impl Transactions {
                 Err(error) if severity(&error) == Severity::Abort => error,
                 Err(error) => {
                     self.unconfirmed = producer.context().take_written();
+                    self.last_is_committed = false;
                     self.in_doubt = advance.partitions.keys().next().cloned().map(|place| (place, advance.tag));
                     self.give_up_producer();
                     return Attempt::Doubt(error);
                 }
             },
         };
+        self.last_is_committed = false;
         let is_usable =
             severity(&error) != Severity::Fatal && self.call(|| producer.abort_transaction(CALL_TIMEOUT)).is_ok();
         let failures = producer.context().failures();
@@ -329,13 +338,15 @@ impl Transactions {
         let producer = match self.producer.take() {
             Some(producer) => producer,
             None => {
-                let producer = self.or_fail(create(&self.settings.transactional(), Deliveries::new()))?;
+                let deliveries = Deliveries::new(self.looks.clone());
+                let producer = self.or_fail(create(&self.settings.transactional(), deliveries))?;
                 self.is_suspect = true;
                 // Returns once the brokers take the last transaction of this name for ended.
                 self.call(|| Producer::init_transactions(&producer, CALL_TIMEOUT))?;
                 producer
             }
         };
+        self.is_suspect |= producer.context().take_disturbed();
         let cleaned = if self.is_suspect { self.clean(&producer) } else { self.confirm(&producer) };
         if cleaned.as_ref().is_err_and(|error| severity(error) == Severity::Fatal) {
             return cleaned;
@@ -349,105 +360,6 @@ impl Transactions {
             self.shared.fail(error);
             KafkaError::Canceled
         })
-    }
-
-    /// Ends what brokers forgot to end; see [`super::dangling`].
-    fn clean(&mut self, producer: &TransactionalProducer) -> Result<(), KafkaError> {
-        if let Some(((topic, partition), tag)) = &self.in_doubt {
-            if !was_committed(&self.consumer, (topic, *partition), tag)? {
-                self.unconfirmed = Written::default();
-            }
-            self.in_doubt = None;
-        }
-        self.confirm(producer)?;
-        let outsider = self.outsider()?;
-        let open = dangling(&self.consumer, &outsider, &self.shared.topics)?;
-        if !open.is_empty() {
-            tracing::info!(partitions = open.len(), "end what an aborted transaction left open");
-        }
-        self.abort_in(producer, &open, &outsider)?;
-        self.is_suspect = false;
-        Ok(())
-    }
-
-    /// Makes sure that what was committed last is visible; see [`super::confirm`].
-    fn confirm(&mut self, producer: &TransactionalProducer) -> Result<(), KafkaError> {
-        if self.unconfirmed.is_empty() {
-            return Ok(());
-        }
-        self.unconfirmed.settle(&self.witness)?;
-        if self.unconfirmed.is_empty() {
-            return Ok(());
-        }
-        tracing::info!(partitions = self.unconfirmed.messages().len(), "end what a committed transaction left open");
-        let (offset, Some(metadata)) = (self.aborted_offset()?, self.outsider()?.group_metadata()) else {
-            return Err(KafkaError::Canceled);
-        };
-        producer.context().expect(self.unconfirmed.messages().len());
-        producer.begin_transaction()?;
-        let send = |message: &OwnedMessage| {
-            let mut again = BaseRecord::<[u8], [u8], usize>::with_opaque_to(message.topic(), 0);
-            again.partition = Some(message.partition());
-            (again.key, again.payload, again.headers) = (message.key(), message.payload(), message.headers().cloned());
-            producer.send(again).map_err(|(error, _)| error)
-        };
-        let sent = self.unconfirmed.messages().try_for_each(send);
-        let sent = sent
-            .and_then(|()| self.call(|| producer.send_offsets_to_transaction(&offset, &metadata, CALL_TIMEOUT)))
-            .and_then(|()| match producer.context().wait().first() {
-                Some((_, code)) => Err(KafkaError::MessageProduction(*code)),
-                None => Ok(()),
-            })
-            .and_then(|()| self.call(|| producer.commit_transaction(CALL_TIMEOUT)));
-        if let Err(error) = sent {
-            // Ends that transaction as well, in whatever way is left.
-            self.is_suspect = true;
-            let _ = self.call(|| producer.abort_transaction(CALL_TIMEOUT));
-            return Err(error);
-        }
-        self.unconfirmed = Written::default();
-        Ok(())
-    }
-
-    /// Makes a consumer that reads what is not committed, and is no member of the group.
-    fn outsider(&self) -> Result<BaseConsumer<Log>, KafkaError> {
-        self.or_fail(create(&self.settings.uncommitted(), Log::new("dangling")))
-    }
-
-    /// Aborts a transaction that takes in these partitions, and the group's offsets.
-    fn abort_in(
-        &self,
-        producer: &TransactionalProducer,
-        places: &[(String, i32)],
-        outsider: &BaseConsumer<Log>,
-    ) -> Result<(), KafkaError> {
-        let (offset, Some(metadata)) = (self.aborted_offset()?, outsider.group_metadata()) else {
-            return Err(KafkaError::Canceled);
-        };
-        producer.context().expect(places.len());
-        producer.begin_transaction()?;
-        let send = |(topic, partition): &(String, i32)| {
-            // With a key, as brokers refuse a record without one where a topic is compacted, which the ledger is.
-            let record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, 0).partition(*partition).key(ABORTED);
-            producer.send(record).map_err(|(error, _)| error)
-        };
-        let sent = places.iter().try_for_each(send);
-        let sent = sent
-            .and_then(|()| self.call(|| producer.send_offsets_to_transaction(&offset, &metadata, CALL_TIMEOUT)))
-            .and_then(|()| match producer.context().wait().first() {
-                Some((_, code)) => Err(KafkaError::MessageProduction(*code)),
-                None => Ok(()),
-            });
-        self.call(|| producer.abort_transaction(CALL_TIMEOUT))?;
-        sent
-    }
-
-    /// Returns an offset that takes the group's offsets into a transaction. Nobody asks for it, so it does no harm if brokers
-    /// forget its end as well.
-    fn aborted_offset(&self) -> Result<TopicPartitionList, KafkaError> {
-        let mut offsets = TopicPartitionList::new();
-        offsets.add_partition_offset(&self.shared.topics.ledger, 0, Offset::Offset(0))?;
-        Ok(offsets)
     }
 
     /// Calls librdkafka until it has an answer, for a bounded time: a call that ran out of time goes on where it was.

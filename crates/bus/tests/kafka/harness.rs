@@ -9,8 +9,8 @@ use std::{
 };
 
 use dagwright_bus::kafka::{
-    Commit, CommitError, Committer, Destination, Instance, LedgerCache, LedgerRecord, Outgoing, Producer, Received,
-    Requests, Settings, Stats, Topics,
+    Commit, CommitError, Committer, Destination, Instance, LedgerCache, LedgerRecord, Outgoing, Producer, REPEATED,
+    Received, Requests, Settings, Stats, Topics,
 };
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -349,9 +349,10 @@ pub(crate) fn size(address: &str, topic: &str) -> i64 {
     (0..i32::from(PARTITIONS)).map(end).sum()
 }
 
-/// The values on a topic, sorted.
+/// The values on a topic, sorted; without repeats that say that they are some, which readers drop by their keys or ids.
 pub(crate) fn values(address: &str, topic: &str) -> Vec<String> {
-    let mut values: Vec<_> = read(address, topic).into_iter().filter_map(|found| found.value).collect();
+    let is_new = |found: &Found| found.headers.iter().all(|(name, _)| name != REPEATED);
+    let mut values: Vec<_> = read(address, topic).into_iter().filter(is_new).filter_map(|found| found.value).collect();
     values.sort();
     values
 }
