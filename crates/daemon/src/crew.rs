@@ -30,7 +30,7 @@ use crate::{
     kafka,
     live::Live,
     output::Output,
-    signal::{reload_requested, stop_requested},
+    signal::{Stops, reload_requested},
     telemetry::Telemetry,
 };
 
@@ -63,10 +63,12 @@ pub(crate) async fn serve(config: Arc<Config>, telemetry: &Telemetry, common: &C
     let (server, address) = http::start_vitals(&config, gate, certificate, telemetry.registry.clone(), readiness)?;
     let handle = server.handle();
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    // Whoever reads the next line may stop us.
+    let mut stops = Stops::hear()?;
     output.text(&format!("dagwright listens on {scheme}://{address}\n"))?;
     let mut server = tokio::spawn(server);
     tokio::select! {
-        () = stop_requested() => {}
+        () = stops.next() => {}
         ended = &mut server => {
             ended.context("the HTTP server ended")?.context("the HTTP server ended")?;
         }

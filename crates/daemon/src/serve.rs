@@ -39,7 +39,7 @@ use crate::{
     output::Output,
     refusal::Refusal,
     retention::{self, Readers},
-    signal::{reload_requested, stop_requested},
+    signal::{Stops, reload_requested},
     telemetry::Telemetry,
 };
 
@@ -161,10 +161,12 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
     let (server, address) = http::start(state.clone())?;
     let handle = server.handle();
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    // Whoever reads the next line may stop us.
+    let mut stops = Stops::hear()?;
     output.text(&format!("dagwright listens on {scheme}://{address}\n"))?;
     let mut server = tokio::spawn(server);
     let broken = tokio::select! {
-        () = stop_requested() => false,
+        () = stops.next() => false,
         () = service.broken() => true,
         ended = async { match &mut member { Some(member) => member.await, None => std::future::pending().await } } => {
             ended.context("the part in the group ended")??;

@@ -59,6 +59,17 @@ impl Written {
         }
     }
 
+    /// Tells whether the transaction of these records was committed, by what a reader of what is committed finds in the
+    /// partitions that were told; if none was, nobody saw it, and it may as well have been aborted.
+    pub(crate) fn was_committed<C: ConsumerContext>(&self, reader: &BaseConsumer<C>) -> Result<bool, KafkaError> {
+        for ((topic, partition), last) in &self.0 {
+            if let Some(was_committed) = is_found(reader, (topic, *partition, last.offset()))? {
+                return Ok(was_committed);
+            }
+        }
+        Ok(false)
+    }
+
     fn drop_visible<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) -> Result<(), KafkaError> {
         let mut asked = TopicPartitionList::with_capacity(self.0.len());
         for (topic, partition) in self.0.keys() {
@@ -84,6 +95,33 @@ impl Written {
     pub(crate) fn messages(&self) -> impl ExactSizeIterator<Item = &OwnedMessage> {
         self.0.values()
     }
+}
+
+/// Tells whether a reader of what is committed finds a record; `None` when it is open.
+fn is_found<C: ConsumerContext>(
+    reader: &BaseConsumer<C>,
+    (topic, partition, offset): (&str, i32, i64),
+) -> Result<Option<bool>, KafkaError> {
+    let (_, stable) = reader.fetch_watermarks(topic, partition, ANSWER_TIMEOUT)?;
+    if offset >= stable {
+        return Ok(None);
+    }
+    let mut place = TopicPartitionList::new();
+    place.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    reader.assign(&place)?;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let found = loop {
+        match reader.poll(PAUSES.1) {
+            // Records that were aborted are passed over.
+            Some(Ok(message)) => break Ok(Some(message.offset() == offset)),
+            Some(Err(KafkaError::PartitionEOF(_))) => break Ok(Some(false)),
+            Some(Err(error)) => break Err(error),
+            None if Instant::now() >= deadline => break Err(KafkaError::Canceled),
+            None => {}
+        }
+    };
+    reader.unassign()?;
+    found
 }
 
 #[cfg(test)]

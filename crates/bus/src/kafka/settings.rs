@@ -246,7 +246,7 @@ impl Settings {
         config
     }
 
-    /// For whoever wants to know what is committed, and reads nothing.
+    /// For whoever wants to know what is committed, and reads hardly anything.
     pub(crate) fn witness(&self) -> ClientConfig {
         self.reader("witness")
     }

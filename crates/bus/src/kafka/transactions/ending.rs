@@ -3,7 +3,7 @@
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedMessage},
     producer::{BaseRecord, Producer},
 };
@@ -26,7 +26,13 @@ impl Transactions {
     /// Ends what brokers forgot to end; see [`dangling`].
     pub(super) fn clean(&mut self, producer: &TransactionalProducer) -> Result<(), KafkaError> {
         if let Some(((topic, partition), tag)) = &self.in_doubt {
-            self.last_is_committed = was_committed(&self.consumer, (topic, *partition), tag)?;
+            self.last_is_committed = match was_committed(&self.consumer, (topic, *partition), tag) {
+                // The offsets themselves may be what was left open: then nobody is told of them.
+                Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)) => {
+                    self.unconfirmed.was_committed(&self.witness)?
+                }
+                answered => answered?,
+            };
             if !self.last_is_committed {
                 self.unconfirmed = Written::default();
             }
