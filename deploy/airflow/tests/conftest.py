@@ -1,4 +1,4 @@
-"""An Airflow of its own for the tests: a fresh home, SQLite, and the compiler's goldens as its DAG folder."""
+"""An Airflow of its own for the tests: a fresh home, SQLite, this package's plugin, the compiler's goldens as DAGs."""
 
 import atexit
 import json
@@ -11,16 +11,23 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from fake_daemon import SECRET, Daemon
 
 HERE = Path(__file__).parent
 GOLDENS = HERE.parents[2] / "crates/compiler/tests/golden"
 AIRFLOW_MAJOR = int(version("apache-airflow").split(".")[0])
+
+# 2.11 has no bundles; what it does instead stands in test_plugin.py.
+collect_ignore = [] if AIRFLOW_MAJOR == 3 else ["test_bundle.py"]
 
 # Before anything imports Airflow, which reads these once.
 HOME = Path(tempfile.mkdtemp(prefix="dagwright-airflow-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 DAGS = HOME / "dags"
 shutil.copytree(GOLDENS / f"airflow{AIRFLOW_MAJOR}", DAGS)
+# As the entry point of the installed package does.
+(HOME / "plugins").mkdir()
+(HOME / "plugins" / "dagwright.py").write_text("from dagwright_airflow.plugin import DagwrightPlugin\n")
 os.environ.update(
     AIRFLOW_HOME=str(HOME),
     AIRFLOW__CORE__DAGS_FOLDER=str(DAGS),
@@ -38,6 +45,18 @@ def database():
     from airflow.utils import db
 
     db.initdb()
+
+
+@pytest.fixture
+def daemon(monkeypatch, tmp_path):
+    """A daemon that takes feedback, and the settings with which the listener finds it."""
+    with Daemon() as daemon:
+        monkeypatch.setenv("DAGWRIGHT_FEEDBACK_URL", daemon.url)
+        monkeypatch.setenv("DAGWRIGHT_FEEDBACK_SECRET", SECRET)
+        monkeypatch.setenv("DAGWRIGHT_FEEDBACK_SPOOL", str(tmp_path / "spool"))
+        yield daemon
+    # What still waits ends with its spool, before another daemon has the same port.
+    shutil.rmtree(tmp_path / "spool", ignore_errors=True)
 
 
 @pytest.fixture

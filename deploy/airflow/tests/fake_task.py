@@ -26,7 +26,11 @@ def main():
     assert sys.argv[1:] == ["run", "--spec", "-", "--lease-stdin"], sys.argv
     line = sys.stdin.buffer.readline()
     given = json.loads(line)
-    connections = {key: value for key, value in os.environ.items() if key.startswith(("DAGWRIGHT_CONN_", "AIRFLOW"))}
+    connections = {
+        key: value
+        for key, value in os.environ.items()
+        if key.startswith(("DAGWRIGHT_CONN_", "DAGWRIGHT_FEEDBACK_", "AIRFLOW"))
+    }
     if record := os.environ.get("FAKE_RECORD"):
         with Path(record).open("a", encoding="utf-8") as file:
             file.write(json.dumps({**given, "env": connections}) + "\n")

@@ -1,7 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
-from conftest import DAGS
+from conftest import AIRFLOW_MAJOR, DAGS
 
 import dagwright_airflow
 from dagwright_airflow import DagwrightCleanup, DagwrightLoad, DagwrightOperator, DagwrightSplit
@@ -20,9 +20,15 @@ def load(dag_id="carriers", task_id="load_sink", operator=DagwrightLoad, **more)
     return operator(task_id=task_id, plan=golden(dag_id), retries=3, **more)
 
 
-def execute(operator):
+def execute(operator, **more):
     run = SimpleNamespace(dag_id="carriers", run_id="manual__1", conf={}, run_type="manual")
-    context = {"dag_run": run, "ti": SimpleNamespace(max_tries=3, try_number=1), "params": {}}
+    pushed = more.setdefault("pushed", {})
+
+    def push(key, value):
+        pushed[key] = value
+
+    ti = SimpleNamespace(max_tries=3, try_number=1, xcom_push=push)
+    context = {"dag_run": run, "ti": ti, "params": {}, **more}
     # Past Airflow's guard that only its own runner calls `execute`.
     return DagwrightOperator.execute.__wrapped__(operator, context)
 
@@ -39,11 +45,38 @@ def test_counts_are_returned(fake):
 
 
 def test_a_split_returns_its_partitions(fake):
-    split = load("parts", "split_source", DagwrightSplit)
-    assert [partition["index"] for partition in execute(split)] == [0, 1, 2]
+    split, pushed = load("parts", "split_source", DagwrightSplit), {}
+    assert [partition["index"] for partition in execute(split, pushed=pushed)] == [0, 1, 2]
+    assert pushed == {"counts": COUNTS}
     fake.plays(events=[outcome(partitions=[])])
     with pytest.raises(AirflowFailException, match="no partition"):
         execute(load("parts", "split_source", DagwrightSplit))
+
+
+def test_events_of_assets_hold_what_was_counted(fake):
+    if AIRFLOW_MAJOR == 2:
+        from airflow.datasets import Dataset as Asset
+        from airflow.utils.context import OutletEventAccessors
+    else:
+        from airflow.sdk import Asset
+        from airflow.sdk.execution_time.context import OutletEventAccessors
+    counts = {
+        **COUNTS,
+        "gates": {"named": 2},
+        "sinks": {"sink": {"loaded": 1, "quarantined": 2}, "other": {"loaded": 3}},
+    }
+    fake.plays(events=[outcome(counts=counts)])
+    of_sink, of_all = Asset("dagwright://carriers/sink"), Asset("s3://bucket/elsewhere")
+    told = OutletEventAccessors()
+    execute(load(outlets=[of_sink, of_all]), outlet_events=told)
+    assert told[of_sink].extra == {"dagwright_counts": {**counts, "sinks": {"sink": counts["sinks"]["sink"]}}}
+    assert told[of_all].extra == {"dagwright_counts": counts}
+
+
+def test_the_daemons_secret_reaches_no_task(fake, daemon):
+    execute(load())
+    (given,) = fake.given()
+    assert not [key for key in given["env"] if "FEEDBACK" in key]
 
 
 @pytest.mark.parametrize(

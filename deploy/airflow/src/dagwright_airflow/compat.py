@@ -5,10 +5,15 @@ Types are checked against 3.x; what 2.11 calls differently is hidden here and no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseHook, BaseOperator, Variable, conf
+    from collections.abc import Callable
+
+    from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Variable, conf
     from airflow.sdk.exceptions import (
         AirflowException,
         AirflowFailException,
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
     from airflow.sdk.log import mask_secret
 else:
     try:
-        from airflow.sdk import BaseHook, BaseOperator, Variable, conf
+        from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Variable, conf
         from airflow.sdk.exceptions import (
             AirflowException,
             AirflowFailException,
@@ -34,6 +39,7 @@ else:
         from airflow.hooks.base import BaseHook
         from airflow.models import Variable
         from airflow.models.baseoperator import BaseOperator
+        from airflow.models.baseoperatorlink import BaseOperatorLink
         from airflow.utils.log.secrets_masker import mask_secret
 
 __all__ = [
@@ -42,10 +48,31 @@ __all__ = [
     "AirflowNotFoundException",
     "BaseHook",
     "BaseOperator",
+    "BaseOperatorLink",
     "conf",
     "mask_secret",
+    "redact",
     "variable",
 ]
+
+
+def redact(text: str) -> str:
+    """Return a text without the secrets that Airflow was told of."""
+    return str(_redact()(text))
+
+
+@cache
+def _redact() -> Callable[[str], object]:
+    # No version says where it is for good.
+    for module in (
+        "airflow.sdk._shared.secrets_masker",
+        "airflow.sdk.execution_time.secrets_masker",
+        "airflow.utils.log.secrets_masker",
+    ):
+        with suppress(ImportError):
+            return cast("Callable[[str], object]", import_module(module).redact)
+    # Better no text than a secret.
+    return lambda _: "***"
 
 
 def variable(key: str) -> str | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PREFIX = "DAGWRIGHT_CONN_"
 
 # What Airflow's own processes know and no task needs: a task reads files and databases that others can write.
-_HIDDEN = ("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "_AIRFLOW", PREFIX)
+_HIDDEN = ("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "_AIRFLOW", "DAGWRIGHT_FEEDBACK_", PREFIX)
 
 # Airflow's connection types, where they are no URL scheme of ours.
 _SCHEMES = {"postgres": "postgresql"}

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dagwright_airflow import connections, plan, run, settings
+from dagwright_airflow import connections, links, plan, run, settings
 from dagwright_airflow.compat import AirflowException, AirflowFailException, BaseOperator
 from dagwright_airflow.process import TaskProcess, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
+    from dagwright_airflow.compat import BaseOperatorLink
     from dagwright_airflow.process import Result
 
 EXIT_DONE = 0
@@ -42,6 +43,7 @@ class DagwrightOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ()
+    operator_extra_links: Collection[BaseOperatorLink] = (links.DagwrightLink(),)
     ui_color = "#e3eef5"
 
     # The kinds of work that this class runs.
@@ -51,6 +53,9 @@ class DagwrightOperator(BaseOperator):
         super().__init__(**kwargs)
         self.plan = plan
         self.partition = partition
+        # For who looks at the task when it has run: the listener, and the link.
+        self.counts: dict[str, Any] | None = None
+        self.explain_url: str | None = None
         self._process: TaskProcess | None = None
 
     def execute(self, context: Mapping[str, Any]) -> Any:
@@ -68,14 +73,17 @@ class DagwrightOperator(BaseOperator):
             reason = error.strerror or type(error).__name__
             raise AirflowFailException(f"DW0705: {command} could not be started ({reason})") from error
         result = self._process.follow(task_run)
-        return self.returned(self._outcome(result))
+        outcome = self._outcome(result)
+        self.counts = outcome["counts"]
+        self._tell_assets(context)
+        return self.returned(outcome, context)
 
     def on_kill(self) -> None:
         """End the task: its lease first, then the process."""
         if self._process is not None:
             self._process.stop()
 
-    def returned(self, outcome: dict[str, Any]) -> Any:
+    def returned(self, outcome: dict[str, Any], context: Mapping[str, Any]) -> Any:  # noqa: ARG002
         """Return what goes to XCom."""
         return outcome["counts"]
 
@@ -103,13 +111,32 @@ class DagwrightOperator(BaseOperator):
         try:
             partition = self.partition_in(context, sealed)
             context_of_run = run.run_context(context, sealed, self.retries or 0, partition)
+            self.explain_url = links.explain_url(context["dag_run"])
         except run.RunError as error:
             raise AirflowFailException(f"DW0120: {error}") from error
+        if self.explain_url is not None:
+            # Now, so that the link leads somewhere while the task runs.
+            context["ti"].xcom_push(key=links.XCOM_KEY, value=self.explain_url)
         try:
             env = connections.environment(spec["connections"])
         except connections.ConnectionMissingError as error:
             raise AirflowFailException(f"DW0601: {error}") from error
         return command, plan.dumps({"task": spec, "run": context_of_run}), env
+
+    def _tell_assets(self, context: Mapping[str, Any]) -> None:
+        """Put what was counted into the events of the assets that this task updates.
+
+        An asset named after a sink (`dagwright://<pipeline>/<sink>`) is told of that sink alone.
+        """
+        counts = self.counts or {}
+        for outlet in self.outlets or ():
+            uri = getattr(outlet, "uri", None)
+            if not isinstance(uri, str):
+                continue
+            sinks = counts.get("sinks") or {}
+            sink = uri.rsplit("/", 1)[-1]
+            told = {**counts, "sinks": {sink: sinks[sink]}} if sink in sinks else counts
+            context["outlet_events"][outlet].extra["dagwright_counts"] = told
 
     def _outcome(self, result: Result) -> dict[str, Any]:
         """Return the outcome of a task that succeeded; raise what Airflow should do about any other."""
@@ -158,12 +185,13 @@ class DagwrightSplit(DagwrightOperator):
     ui_color = "#ece4f3"
     kinds = frozenset({"split"})
 
-    def returned(self, outcome: dict[str, Any]) -> Any:
-        """Return the partitions."""
+    def returned(self, outcome: dict[str, Any], context: Mapping[str, Any]) -> Any:
+        """Return the partitions; the counts have a key of their own."""
         partitions = outcome.get("partitions") or []
         if not partitions:
             # Airflow would skip everything mapped over an empty list, and call the run a success.
             raise AirflowFailException("DW0799: a split returned no partition")
+        context["ti"].xcom_push(key="counts", value=outcome["counts"])
         return partitions
 
 

@@ -54,13 +54,29 @@ def generation(max_tries: int, retries: int) -> int:
     return max(0, max_tries - retries)
 
 
-def _effect(dag_run: Any) -> str:
-    request_id = (dag_run.conf or {}).get(REQUEST_ID_KEY)
-    if request_id is None:
-        return f"{dag_run.dag_id}/{dag_run.run_id}"
-    if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
+def request_id(dag_run: Any) -> str | None:
+    """Return the request that a DAG run was triggered for, or None where there is none.
+
+    Raises:
+        RunError: what stands in its place is not a request id.
+
+    """
+    found = (dag_run.conf or {}).get(REQUEST_ID_KEY)
+    if found is None:
+        return None
+    if not isinstance(found, str) or not _REQUEST_ID.fullmatch(found):
         raise RunError(f"{REQUEST_ID_KEY} in the run's conf is not a request id")
-    return request_id
+    return found
+
+
+def rfc3339(instant: datetime) -> str:
+    """Return an instant in UTC, to the microsecond."""
+    utc = datetime.fromtimestamp(instant.timestamp(), timezone.utc)
+    return utc.isoformat().replace("+00:00", "Z")
+
+
+def _effect(dag_run: Any) -> str:
+    return request_id(dag_run) or f"{dag_run.dag_id}/{dag_run.run_id}"
 
 
 def _interval(context: Mapping[str, Any]) -> dict[str, str] | None:
@@ -68,9 +84,4 @@ def _interval(context: Mapping[str, Any]) -> dict[str, str] | None:
     # A run of a DAG without schedule has an empty interval in 2.11, or none in 3.x: no interval in both.
     if start is None or end is None or start == end:
         return None
-    return {"start": _rfc3339(start), "end": _rfc3339(end)}
-
-
-def _rfc3339(instant: datetime) -> str:
-    utc = datetime.fromtimestamp(instant.timestamp(), timezone.utc)
-    return utc.isoformat().replace("+00:00", "Z")
+    return {"start": rfc3339(start), "end": rfc3339(end)}
