@@ -35,7 +35,7 @@ kafka: ## Runs an Apache Kafka until Ctrl-C; with SECURE=1 it listens with SCRAM
 	@tests/scripts/tools.sh kafka
 	@tests/scripts/kafka.sh run $(if $(SECURE),--secure)
 
-lint: ## rustfmt, clippy, cargo-deny (bans, licences, sources), ruff, mypy
+lint: ## rustfmt, clippy, cargo-deny (bans, licences, sources), ruff, mypy, shellcheck, docker-compose
 	tests/scripts/lint.sh
 
 audit: ## cargo-deny's advisories; needs their database from the network

@@ -22,5 +22,13 @@ step ruff
 "$tools/tools/bin/ruff" check .
 "$tools/tools/bin/ruff" format --check .
 
+step mypy
+"$here/tools.sh" airflow 3.3.2 # Types are checked against it.
+(cd deploy/airflow && "$tools/tools/bin/mypy" --python-executable "$tools/airflow-3.3.2/bin/python" src)
+
 step shellcheck
 git ls-files '*.sh' .ci/run | xargs "$tools/tools/bin/shellcheck" -x
+
+step docker-compose
+"$here/tools.sh" compose
+"$(compgen -G "$tools/docker-compose-*/bin/docker-compose" | sort -V | tail -n 1)" -f deploy/compose.yaml config --quiet

@@ -9,6 +9,7 @@
 #   tools.sh faketime   libfaketime, by which a test lets the clock jump, from Debian's package, of which nothing else is installed
 #   tools.sh strace     strace, by which a test kills a process at each of its steps, unless the machine has it
 #   tools.sh all        the seven above
+#   tools.sh compose    docker-compose, which reads deploy/compose.yaml without an engine, from Debian's packages
 #   tools.sh lint       cargo-deny, unless the machine has it; apart from `all` as it compiles for minutes
 #   tools.sh lock       resolves requirements/*.in anew into requirements/*.txt
 #
@@ -26,6 +27,7 @@ uv_version=0.13.9
 cargo_deny_version=0.18.6
 promtool_version=2.42.0 # Debian 12's.
 faketime_version=0.9.10 # Debian 12's.
+compose_version=1.29.2  # Debian 12's.
 java_version_min=17     # What Kafka 4 brokers need, and Debian 12's.
 
 say() { printf 'tools: %s\n' "$*" >&2; }
@@ -196,6 +198,29 @@ unpack() {
 
 download() { apt-get download -q "$1=$2*"; }
 
+has_compose() { [[ -x $tools/docker-compose-$compose_version/bin/docker-compose ]]; }
+
+# What it needs to read a file; nothing of it is installed, as the packages would bring an engine's client for everybody.
+compose_packages=(attr certifi charset-normalizer chardet docker dockerpty docopt dotenv idna jsonschema pkg-resources
+    pyrsistent requests six texttable urllib3 websocket yaml)
+
+install_compose() {
+    local home=$tools/docker-compose-$compose_version package
+    has_compose && return
+    command -v apt-get >/dev/null || die "cannot install docker-compose: no apt-get here; put it into $home/bin"
+    say "installing docker-compose $compose_version into $home"
+    unpack "$home" docker-compose "$compose_version"
+    apt-get download -q "${compose_packages[@]/#/python3-}" >&2 9>&- || die "could not download what docker-compose needs; see above"
+    for package in python3-*.deb; do dpkg-deb -x "$package" .; done
+    rm -- *.deb
+    mkdir "$home/bin"
+    # Debian's own Python: one of the packages is compiled for it.
+    printf '#!/bin/sh\nPYTHONPATH=%q exec /usr/bin/python3 -m compose "$@"\n' "$home/package/usr/lib/python3/dist-packages" \
+        >"$home/bin/docker-compose.new"
+    chmod +x "$home/bin/docker-compose.new"
+    mv "$home/bin/docker-compose.new" "$home/bin/docker-compose"
+}
+
 has_faketime() { [[ -f $tools/faketime-$faketime_version/lib/libfaketimeMT.so.1 ]]; }
 
 # Its programs are not needed: the library is loaded by the one program whose clock jumps.
@@ -267,6 +292,7 @@ case "${1:-}" in
     promtool) has_promtool || locked promtool install_promtool ;;
     faketime) has_faketime || locked faketime install_faketime ;;
     strace) strace ;;
+    compose) has_compose || locked compose install_compose ;;
     all)
         venv tools
         airflow
