@@ -156,6 +156,17 @@ codes! {
     EventRefused = 830, DataError, "a webhook refused an event";
     WebhookUnreachable = 831, SinkUnavailable, "a webhook could not be reached";
     EventsForgotten = 832, DataError, "events are not kept any more";
+    // 09xx: Airflow
+    AirflowUnreachable = 901, SourceUnavailable, "Airflow could not be reached";
+    AirflowUnavailable = 902, SourceUnavailable, "Airflow cannot answer at the moment";
+    AirflowUnauthenticated = 903, Permission, "Airflow does not accept the credentials";
+    AirflowDenied = 904, Permission, "Airflow does not allow it";
+    AirflowUnknown = 905, BadSpec, "Airflow has no such DAG, run, task or other thing";
+    AirflowConflict = 906, BadSpec, "what Airflow has stands against it";
+    AirflowRefused = 907, BadSpec, "Airflow does not take a call as it is";
+    AirflowNotOffered = 908, BadSpec, "this Airflow does not offer it";
+    AirflowUnsupported = 909, BadSpec, "what answers is no Airflow that Dagwright knows";
+    AirflowUnreadable = 910, DataError, "an answer of Airflow cannot be read";
 }
 
 // === impl Code ===

@@ -8,7 +8,7 @@ use dagwright_tests::repository;
 use crate::{assert_none, files};
 
 /// The index's headings, by the hundreds of the codes.
-const CLASSES: [(u16, &str); 8] = [
+const CLASSES: [(u16, &str); 9] = [
     (1, "The spec"),
     (2, "Negotiation"),
     (3, "Sources"),
@@ -17,6 +17,7 @@ const CLASSES: [(u16, &str); 8] = [
     (6, "Running"),
     (7, "This program"),
     (8, "The service"),
+    (9, "Airflow"),
 ];
 
 #[test]
