@@ -1,0 +1,52 @@
+//! What REST v2 says in its own way: Airflow 3.x, as it was seen to answer.
+//!
+//! It takes no key that it does not know, and asks for a logical date, if only for null. That a run id is taken it says as any
+//! violated constraint, without naming the run.
+
+use serde_json::{Value, json};
+
+use crate::{
+    backfill::BackfillRequest,
+    run::Trigger,
+    service::Pool,
+    task::{Clear, ClearedTask, TaskMark},
+    v1::{self, instant},
+};
+
+/// What logs come as, one JSON object a line; it has no text.
+pub(crate) const LOG: &str = "application/x-ndjson";
+
+pub(crate) fn trigger(trigger: &Trigger) -> Value {
+    let mut body = v1::common(trigger);
+    body.insert("logical_date".into(), json!(trigger.logical_date.map(instant)));
+    Value::Object(body)
+}
+
+pub(crate) fn clear(clear: &Clear, dry_run: bool) -> Value {
+    let named = |task: &ClearedTask| match task.map_index {
+        Some(index) => json!([task.task_id, index]),
+        None => json!(task.task_id),
+    };
+    v1::clearing(clear, dry_run, clear.tasks.as_ref().map(|tasks| tasks.iter().map(named).collect()))
+}
+
+pub(crate) fn mark_task(mark: TaskMark) -> Value {
+    json!({ "new_state": mark.as_str() })
+}
+
+/// The body that changes a pool's slots: whatever the mask of what is to be changed says, the rest is asked for too.
+pub(crate) fn pool_slots(pool: &Pool, slots: i64) -> Value {
+    json!({ "pool": pool.name, "slots": slots, "include_deferred": pool.include_deferred })
+}
+
+pub(crate) fn backfill(request: &BackfillRequest) -> Value {
+    json!({
+        "dag_id": request.dag_id,
+        "from_date": instant(request.from),
+        "to_date": instant(request.to),
+        "run_backwards": request.backwards,
+        "dag_run_conf": request.conf,
+        "reprocess_behavior": request.reprocess.as_str(),
+        "max_active_runs": request.max_active_runs,
+    })
+}
