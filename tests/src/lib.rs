@@ -1,5 +1,5 @@
-//! What the workspace's own tests share: the two programs, a service, a throwaway PostgreSQL and Kafka, and independent counts by
-//! DuckDB.
+//! What the workspace's own tests share: the two programs, a service, a throwaway PostgreSQL, Kafka
+//! and Airflow, and independent counts by DuckDB.
 //!
 //! Each test target is a file `tests/tests/<name>.rs`, or a folder `tests/tests/<name>/` with a `main.rs`: `tidy` asserts
 //! the invariants of `docs/ARCHITECTURE.md`; others run the built programs end to end. They are kept apart from the
@@ -8,6 +8,7 @@
 //! Everything a test needs is installed by `tests/scripts/tools.sh`; what is missing fails the test with the command to
 //! run. Nothing here sleeps, and every service ends with the test process, however that ends.
 
+pub mod airflow;
 pub mod daemon;
 pub mod disk;
 pub mod events;

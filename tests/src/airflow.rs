@@ -1,0 +1,68 @@
+//! A throwaway Airflow: scheduler, DAG processor and API, on SQLite.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Ended, repository};
+
+/// An Airflow with no DAGs in it.
+pub struct Airflow {
+    /// Where its API answers.
+    pub url: String,
+    /// The password of its users `admin` and `viewer`.
+    pub password: String,
+    folder: TempDir,
+}
+
+// === impl Airflow ===
+
+impl Airflow {
+    /// Starts an Airflow of this version, such as `3.3.2`; installs it first where it is missing.
+    ///
+    /// # Panics
+    /// When it cannot be started; the script says why.
+    #[must_use]
+    pub fn start(version: &str) -> Self {
+        let tools = Command::new(repository().join("tests/scripts/tools.sh")).args(["airflow", version]).output();
+        Ended::from(tools.expect("bash")).expect(0);
+        let folder = tempfile::Builder::new().prefix("dagwright-airflow-").tempdir().expect("a temporary folder");
+        let owner = std::process::id().to_string();
+        let mut script = script();
+        script.arg("start").arg(folder.path()).args([version, &owner]);
+        let started = Ended::from(script.output().expect("bash"));
+        started.expect(0);
+        let told: Value = serde_json::from_str(&started.stdout).expect("JSON");
+        let text = |key: &str| told[key].as_str().unwrap_or_else(|| panic!("no {key} in {told}")).to_owned();
+        Self { url: text("url"), password: text("password"), folder }
+    }
+
+    /// Returns its DAG folder.
+    #[must_use]
+    pub fn dags(&self) -> PathBuf {
+        self.folder.path().join("dags")
+    }
+
+    /// Returns the ends of its logs, for when a test fails.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let tail = "tail -n 30 -- \"$1\"/*.log";
+        let output = Command::new("sh").args(["-c", tail, "sh"]).arg(self.folder.path()).output();
+        output.map(|Output { stdout, .. }| String::from_utf8_lossy(&stdout).into_owned()).unwrap_or_default()
+    }
+}
+
+impl Drop for Airflow {
+    /// Best effort: the script ends Airflow with this process at the latest.
+    fn drop(&mut self) {
+        let _ = script().arg("stop").arg(self.folder.path()).output();
+    }
+}
+
+fn script() -> Command {
+    Command::new(repository().join("tests/scripts/airflow.sh"))
+}
