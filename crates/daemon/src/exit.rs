@@ -38,7 +38,11 @@ impl Exit {
             | Code::ServiceUnreachable
             | Code::BusUnreachable
             | Code::BusDenied
-            | Code::WebhookUnreachable => Self::Unreachable,
+            | Code::WebhookUnreachable
+            | Code::AirflowUnreachable
+            | Code::AirflowUnavailable
+            | Code::AirflowUnauthenticated
+            | Code::AirflowDenied => Self::Unreachable,
             Code::SpecUnreadable
             | Code::SpecUnknownKey
             | Code::SpecWrongType
@@ -62,7 +66,9 @@ impl Exit {
             | Code::RequestUnknown
             | Code::RevisionStale
             | Code::BusUnfit
-            | Code::DeadLetterUnknown => Self::BadInput,
+            | Code::DeadLetterUnknown
+            | Code::AirflowUnknown
+            | Code::AirflowUnsupported => Self::BadInput,
             Code::SourceMissing
             | Code::SourceDenied
             | Code::SourceChanged
@@ -100,6 +106,10 @@ impl Exit {
             | Code::CacheForeign
             | Code::EventRefused
             | Code::EventsForgotten
+            | Code::AirflowConflict
+            | Code::AirflowRefused
+            | Code::AirflowNotOffered
+            | Code::AirflowUnreadable
             | Code::Internal => Self::Failed,
         }
     }
