@@ -1,7 +1,8 @@
-//! Runs a sealed plan: the embedded engine, which starts `dagwright-task`.
+//! Runs a sealed plan: the embedded engine, which starts `dagwright-task`, and Apache Airflow.
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`airflow`] | plans on an Airflow: deployed, triggered, followed |
 //! | `run` | the run of a plan as a pure machine: events in, records and effects out |
 //! | `local` | the shell around it: appends the records, then performs the effects |
 //! | `process` | one try of a task as a child process on a lease |
@@ -17,6 +18,7 @@
 //! Deliberately absent: what a task does to data, and any way to tell whether a sink holds its effect. Both are the
 //! task's.
 
+pub mod airflow;
 mod cancel;
 pub mod environment;
 mod error;

@@ -21,7 +21,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("airflow", &["model"]),
     ("store", &["model", "telemetry", "wire"]),
     ("bus", &["model", "telemetry", "wire"]),
-    ("engine", &["model", "telemetry", "wire", "store"]),
+    ("engine", &["model", "telemetry", "wire", "compiler", "airflow", "store"]),
     ("agents", &["model", "telemetry", "wire", "negotiation", "compiler", "airflow", "store", "bus", "engine"]),
     ("dataplane", &["model", "telemetry", "wire"]),
     (
