@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A throwaway Airflow for tests, on a free loopback port: SQLite, one scheduler, no triggerer, no examples.
+# A throwaway Airflow for tests, on a free loopback port: one scheduler with its own executor, no triggerer, no examples.
 #
-#   airflow.sh start DIR VERSION [OWNER_PID]   prints {"url": …, "password": …} once its scheduler and DAG processor are alive
-#   airflow.sh stop DIR                        stops it; the data stays
+#   airflow.sh start DIR VERSION DATABASE [OWNER_PID]   prints {"url": …, "password": …} once its scheduler and DAG processor are alive
+#   airflow.sh stop DIR                                 stops it; the data stays
 #
+# DATABASE is the URL of an empty database of PostgreSQL (SQLite locks, and answers 500 when a disk is slow).
 # DIR belongs to the Airflow alone; it is made when missing. DIR/dags is its DAG folder, in which new files are seen within
 # seconds; DIR/*.log are the logs of its processes. The users `admin` (role Admin) and `viewer` (role Viewer) have the same
 # password. Tokens of Airflow 3 last 20 s, so that a test sees one end. There is one connection, `here`, to the root folder; connections
@@ -21,10 +22,10 @@ start_timeout_s=240 # It takes 20 s to 30 s alone on two cores, and several time
 stop_timeout_s=15
 port_tries_max=20 # Ports are found free by asking; this many misses in 12,000 are something else.
 
-usage="usage: airflow.sh start DIR VERSION [OWNER_PID] | stop DIR"
-command=${1:-} dir=${2:-} version='' owner=''
+usage="usage: airflow.sh start DIR VERSION DATABASE [OWNER_PID] | stop DIR"
+command=${1:-} dir=${2:-} version='' database='' owner=''
 case $command in
-    start) version=${3:-} owner=${4:-} ;;
+    start) version=${3:-} database=${4:-} owner=${5:-} ;;
     watch) owner=${3:-} ;;
     stop) ;;
     *) die "$usage" ;;
@@ -76,22 +77,21 @@ settings() {
     export AIRFLOW__CORE__LOAD_EXAMPLES=False
     export AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION=False
     export AIRFLOW__CORE__TEST_CONNECTION=Enabled
+    export AIRFLOW__CORE__EXECUTOR=LocalExecutor
     export AIRFLOW__CORE__PARALLELISM=2
     export AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS=False
-    export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="sqlite:///$dir/airflow.db"
+    export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="postgresql+psycopg2://${database#*://}"
     export AIRFLOW__LOGGING__LOGGING_LEVEL=INFO
     export AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME=0.2
     export AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC=2
     export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False
     if [[ $version == 2.* ]]; then
-        export AIRFLOW__CORE__EXECUTOR=SequentialExecutor
         export AIRFLOW__API__AUTH_BACKENDS=airflow.providers.fab.auth_manager.api.auth.backend.basic_auth
         export AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL=2
         export AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL=1
         export AIRFLOW__WEBSERVER__SECRET_KEY="$secret"
         export AIRFLOW__WEBSERVER__WORKERS=1
     else
-        export AIRFLOW__CORE__EXECUTOR=LocalExecutor
         export AIRFLOW__CORE__EXECUTION_API_SERVER_URL="http://127.0.0.1:$port/execution/"
         export AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=admin:admin,viewer:viewer
         export AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE="$dir/passwords.json"
@@ -142,7 +142,7 @@ failed() {
 }
 
 start() {
-    [[ -n $version ]] || die "$usage"
+    [[ -n $version && $database == postgresql://* ]] || die "$usage"
     umask 077
     python=$tools/airflow-$version/bin/python
     [[ -x $python ]] || die "no Airflow $version in $tools; run tools.sh airflow $version"
@@ -160,11 +160,12 @@ start() {
     port=$(<"$dir/port")
     settings
     cd "$dir"
-    if [[ ! -f $dir/airflow.db ]]; then
+    if [[ ! -f $dir/ready ]]; then
         printf '{"admin": "%s", "viewer": "%s"}\n' "$(<"$dir/secret")" "$(<"$dir/secret")" >"$dir/passwords.json"
         run db migrate || failed "its database could not be made"
         "$python" "$here/airflow_setup.py" "$dir/passwords.json" </dev/null >>"$dir/setup.log" 2>&1 ||
             failed "its users and its connection could not be made"
+        : >"$dir/ready"
     fi
     rm -f "$dir"/*.pid
     launch scheduler --skip-serve-logs

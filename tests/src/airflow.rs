@@ -1,14 +1,15 @@
-//! A throwaway Airflow: scheduler, DAG processor and API, on SQLite.
+//! A throwaway Airflow: scheduler, DAG processor and API, on PostgreSQL.
 
 use std::{
     path::PathBuf,
     process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Ended, repository};
+use crate::{Ended, Postgres, repository};
 
 /// An Airflow with no DAGs in it.
 pub struct Airflow {
@@ -28,12 +29,14 @@ impl Airflow {
     /// When it cannot be started; the script says why.
     #[must_use]
     pub fn start(version: &str) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
         let tools = Command::new(repository().join("tests/scripts/tools.sh")).args(["airflow", version]).output();
         Ended::from(tools.expect("bash")).expect(0);
         let folder = tempfile::Builder::new().prefix("dagwright-airflow-").tempdir().expect("a temporary folder");
         let owner = std::process::id().to_string();
+        let database = Postgres::shared().database(&format!("airflow_{}", STARTED.fetch_add(1, Relaxed)));
         let mut script = script();
-        script.arg("start").arg(folder.path()).args([version, &owner]);
+        script.arg("start").arg(folder.path()).args([version, &database, &owner]);
         let started = Ended::from(script.output().expect("bash"));
         started.expect(0);
         let told: Value = serde_json::from_str(&started.stdout).expect("JSON");
