@@ -107,7 +107,8 @@ fn a_quarantine_whose_disk_is_full_rejects_the_run() {
 fn a_store_whose_disk_is_full_opens_again_and_the_run_goes_on() {
     // Many sinks: what is recorded after their negotiation fills several of the disk's steps.
     const SINKS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    let sinks = SINKS.map(|sink| format!("  {sink}: {{ from: source, uri: out/{sink}/, format: csv, mode: append }}\n"));
+    let sinks =
+        SINKS.map(|sink| format!("  {sink}: {{ from: source, uri: out/{sink}/, format: csv, mode: append }}\n"));
     let spec = format!("sinks:\n{}", sinks.concat());
     let mut operations = BTreeSet::new();
     for kilobytes in (4..).step_by(8) {
