@@ -176,7 +176,10 @@ impl Lifecycle {
             }
             RecordBody::DagCompiled(_) => self.compiled = true,
             RecordBody::RunStarted(_) => self.stage = Stage::Running,
-            RecordBody::TaskStarted(_) | RecordBody::TaskEnded(_) | RecordBody::RetryScheduled(_) => {}
+            RecordBody::TaskStarted(_)
+            | RecordBody::TaskEnded(_)
+            | RecordBody::RetryScheduled(_)
+            | RecordBody::RemedyApplied(_) => {}
             // In a run, its end tells.
             RecordBody::Cancelled(_) if self.stage == Stage::Running => {}
             RecordBody::Cancelled(_)

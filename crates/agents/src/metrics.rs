@@ -199,6 +199,7 @@ pub fn received(ingress: Ingress, answer: Answer) {
         Ingress::CommandLine => "command_line",
         Ingress::Http => "http",
         Ingress::Kafka => "kafka",
+        Ingress::Airflow => "airflow",
     };
     let labels = [KeyValue::new(INGRESS.name, ingress), KeyValue::new("answer", answer)];
     INSTRUMENTS.requests_received.add(1, &labels);

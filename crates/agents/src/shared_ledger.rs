@@ -532,6 +532,7 @@ mod tests {
             requester: None,
             traceparent: None,
             run_started_at: None,
+            dag_run: None,
             rows: None,
             problem: None,
         };

@@ -255,6 +255,7 @@ impl World {
             identity: None,
             requester: Some("ann".into()),
             traceparent: None,
+            follows: None,
         }
     }
 

@@ -398,6 +398,7 @@ fn accepted(pipeline: String, spec_text: String, spec_hash: String, purpose: Pur
         identity: None,
         requester: None,
         traceparent: None,
+        follows: None,
     }
 }
 

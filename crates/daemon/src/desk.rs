@@ -103,6 +103,7 @@ impl Desk {
             identity: None,
             requester: None,
             traceparent: None,
+            follows: None,
         })
     }
 

@@ -110,7 +110,7 @@ pub(crate) fn answered(route: Option<&str>, method: &str, status: u16, took: Dur
 /// Counts what was refused. `code` is one of docs/errors.
 pub(crate) fn refused(ingress: Ingress, code: &str) {
     let ingress = match ingress {
-        Ingress::CommandLine => return,
+        Ingress::CommandLine | Ingress::Airflow => return,
         Ingress::Http => "http",
         Ingress::Kafka => "kafka",
     };

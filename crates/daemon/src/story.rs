@@ -142,6 +142,7 @@ impl Teller {
                 let pause = number::elapsed_ms(retry.delay_ms);
                 self.add("Ran", at, [format!("{} was to be tried again after {pause}.", retry.instance)]);
             }
+            RecordBody::RemedyApplied(applied) => self.add("Ran", at, ran::helped(applied)),
             RecordBody::RunEnded(ended) => self.add("Ended", at, ran::ended(ended)),
         }
     }
@@ -192,6 +193,7 @@ fn asked(accepted: &Accepted) -> Vec<String> {
         Ingress::CommandLine => "on the command line",
         Ingress::Http => "over HTTP",
         Ingress::Kafka => "over Kafka",
+        Ingress::Airflow => "in Airflow",
     };
     let what = match (accepted.purpose, accepted.backfill) {
         (Purpose::Plan, _) => format!("for a plan of {pipeline}, to look at"),

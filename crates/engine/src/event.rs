@@ -147,6 +147,7 @@ impl RunEvent {
             | RecordBody::Approved(_)
             | RecordBody::Declined(_)
             | RecordBody::DagCompiled(_)
+            | RecordBody::RemedyApplied(_)
             | RecordBody::PipelineChanged(_) => None,
         }
     }

@@ -207,6 +207,8 @@ impl Run {
                 self.cancelled = true;
                 self.give_up_retries();
             }
+            // Only a run in Airflow is helped.
+            RecordBody::RemedyApplied(_) => return Err(Misfit),
             RecordBody::RunEnded(ended) => self.ended = Some(ended.clone()),
             // What came before the run.
             RecordBody::Accepted(_)

@@ -111,6 +111,7 @@ impl RecordBody {
             | Self::TaskStarted(_)
             | Self::TaskEnded(_)
             | Self::RetryScheduled(_)
+            | Self::RemedyApplied(_)
             | Self::ApprovalNeeded(_) => &[],
         }
     }

@@ -86,7 +86,7 @@ kinds! {
     TaskSucceeded = "task.succeeded",
     /// A try of a task did not.
     TaskFailed = "task.failed",
-    /// A failed task will be tried again.
+    /// A failed task, or a failed run, is helped.
     RemedyApplied = "remedy.applied",
     /// The run did its work.
     RunSucceeded = "run.succeeded",
@@ -165,6 +165,8 @@ pub struct Subject<'a> {
     pub plan: Option<&'a PlanHash>,
     /// Whether its run has begun.
     pub runs: bool,
+    /// The id of its DAG run, where Airflow runs it.
+    pub dag_run: Option<&'a str>,
     /// The trace context that the request came with.
     pub traceparent: Option<&'a str>,
 }
@@ -202,7 +204,7 @@ pub fn of(subject: Subject<'_>, record: &Record) -> Option<Event> {
         task: None,
     };
     let task = |instance: &TaskInstance, attempt| TaskData {
-        dag_run_id: record.request.to_string(),
+        dag_run_id: subject.dag_run.unwrap_or(&record.request.0).to_owned(),
         task_id: instance.task.clone(),
         map_index: instance.map_index.map_or(-1, i64::from),
         try_number: attempt,
@@ -256,6 +258,10 @@ pub fn of(subject: Subject<'_>, record: &Record) -> Option<Event> {
         }
         RecordBody::RetryScheduled(retry) => {
             data.task = Some(task(&retry.instance, retry.attempt));
+            EventKind::RemedyApplied
+        }
+        RecordBody::RemedyApplied(applied) => {
+            data.error = Some(applied.problem.clone());
             EventKind::RemedyApplied
         }
         // In a run, its end tells.
@@ -405,7 +411,7 @@ mod tests {
 
     fn tell(runs: bool, body: RecordBody) -> Option<super::Event> {
         let plan = PlanHash("ab".repeat(32));
-        let subject = Subject { pipeline: "p", plan: Some(&plan), runs, traceparent: None };
+        let subject = Subject { pipeline: "p", plan: Some(&plan), runs, dag_run: None, traceparent: None };
         of(subject, &Record { request: RequestId("r".into()), sequence: 7, at: 1, body })
     }
 

@@ -62,6 +62,8 @@ pub enum RecordBody {
     TaskEnded(Box<TaskEnded>),
     /// A failed task will be tried again.
     RetryScheduled(RetryScheduled),
+    /// A run that failed is helped, instead of left at that.
+    RemedyApplied(RemedyApplied),
     /// A person must approve the plan before it goes on.
     ApprovalNeeded(ApprovalNeeded),
     /// A person approved the plan.
@@ -112,6 +114,18 @@ pub struct Accepted {
     /// The W3C trace context that it came with.
     #[serde(default)]
     pub traceparent: Option<String>,
+    /// The run that is there already, which somebody or its schedule started in Airflow: it is followed, not started.
+    #[serde(default)]
+    pub follows: Option<Followed>,
+}
+
+/// A run that nobody asked us for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// The DAG run's id.
+    pub dag_run: String,
+    /// The plan that its DAG was compiled from.
+    pub plan: PlanHash,
 }
 
 /// How CloudEvents tells events apart: no two of one source share an id.
@@ -133,6 +147,8 @@ pub enum Ingress {
     Http,
     /// A Kafka topic.
     Kafka,
+    /// Airflow, where a run was started or cleared.
+    Airflow,
 }
 
 /// What a request is for.
@@ -222,6 +238,9 @@ pub struct RunStarted {
     /// See [`RunContext::backfill`].
     #[serde(default)]
     pub backfill: bool,
+    /// The id of the DAG run in Airflow; `None` where the embedded engine runs it.
+    #[serde(default)]
+    pub dag_run: Option<String>,
 }
 
 /// A task, or one of the instances of a mapped task.
@@ -267,6 +286,53 @@ pub struct RetryScheduled {
     pub attempt: u32,
     /// The pause before it, in milliseconds.
     pub delay_ms: u64,
+}
+
+/// The content of [`RecordBody::RemedyApplied`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemedyApplied {
+    /// What kind of failure it is for.
+    pub class: FailureClass,
+    /// What is done.
+    pub remedy: RunRemedy,
+    /// Which of its kind it is in this run, from 1; the budget bounds it.
+    pub number: u32,
+    /// The pause before it, in milliseconds.
+    pub delay_ms: u64,
+    /// What failed.
+    pub problem: Problem,
+}
+
+/// What kind of failure made a run fail, by what there is to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// It may well succeed when it is tried again: a process was lost, or Airflow was.
+    Transient,
+    /// A source or sink was away.
+    Away,
+    /// A schema is no longer the sealed one.
+    SchemaDrift,
+    /// The data is not as it has to be.
+    Quality,
+    /// Memory or time was too short.
+    Resources,
+    /// Something is not allowed.
+    Permission,
+    /// Somebody wanted it to stop.
+    Stopped,
+    /// Anything else: a person has to look.
+    Bug,
+}
+
+/// What is done about a failed run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunRemedy {
+    /// The tasks that failed are cleared, so that they run again in the same run.
+    Clear,
+    /// The run is triggered again, as Airflow lost it.
+    Trigger,
 }
 
 /// The content of [`RecordBody::ApprovalNeeded`].
@@ -356,12 +422,43 @@ impl RecordBody {
             Self::TaskStarted(_) => "task_started",
             Self::TaskEnded(_) => "task_ended",
             Self::RetryScheduled(_) => "retry_scheduled",
+            Self::RemedyApplied(_) => "remedy_applied",
             Self::ApprovalNeeded(_) => "approval_needed",
             Self::Approved(_) => "approved",
             Self::Declined(_) => "declined",
             Self::PipelineChanged(_) => "pipeline_changed",
             Self::Cancelled(_) => "cancelled",
             Self::RunEnded(_) => "run_ended",
+        }
+    }
+}
+
+// === impl FailureClass, RunRemedy ===
+
+impl FailureClass {
+    /// Returns the word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Away => "away",
+            Self::SchemaDrift => "schema_drift",
+            Self::Quality => "quality",
+            Self::Resources => "resources",
+            Self::Permission => "permission",
+            Self::Stopped => "stopped",
+            Self::Bug => "bug",
+        }
+    }
+}
+
+impl RunRemedy {
+    /// Returns the word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Clear => "clear",
+            Self::Trigger => "trigger",
         }
     }
 }

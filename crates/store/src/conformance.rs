@@ -416,6 +416,7 @@ fn acceptance(pipeline: &str, purpose: Purpose) -> Accepted {
         identity: None,
         requester: None,
         traceparent: None,
+        follows: None,
     }
 }
 
@@ -463,6 +464,7 @@ fn run_started(request: &str, sequence: u64, plan: &Plan) -> Record {
         interval: None,
         params: Default::default(),
         backfill: false,
+        dag_run: None,
     };
     record(request, sequence, RecordBody::RunStarted(Box::new(started)))
 }

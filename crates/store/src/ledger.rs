@@ -330,7 +330,8 @@ impl<M: OrderedMap> Ledger<M> {
             | RecordBody::DagCompiled(_)
             | RecordBody::TaskStarted(_)
             | RecordBody::TaskEnded(_)
-            | RecordBody::RetryScheduled(_) => {}
+            | RecordBody::RetryScheduled(_)
+            | RecordBody::RemedyApplied(_) => {}
             RecordBody::FactRecorded(fact) => {
                 if !keys::is_text(&fact.key) {
                     return Err(Error::Misuse { what: "a fact's key is empty, too long, or holds a zero byte" });
@@ -366,6 +367,7 @@ impl<M: OrderedMap> Ledger<M> {
             RecordBody::RunStarted(started) => {
                 summary.state = RequestState::Running;
                 summary.run_started_at = Some(record.at);
+                summary.dag_run.clone_from(&started.dag_run);
                 batch.put(keys::baseline(&summary.pipeline), started.plan_hash.0.clone().into_bytes());
             }
             RecordBody::Cancelled(_) => {
@@ -589,7 +591,7 @@ impl RequestSummary {
     /// Tells whether a service took the request on, which then goes on with it; a command does that itself.
     fn is_served(&self) -> bool {
         match self.ingress {
-            Ingress::Http | Ingress::Kafka => true,
+            Ingress::Http | Ingress::Kafka | Ingress::Airflow => true,
             Ingress::CommandLine => false,
         }
     }
@@ -603,6 +605,7 @@ impl RequestSummary {
             pipeline: &self.pipeline,
             plan: self.plan.as_ref(),
             runs: self.run_started_at.is_some(),
+            dag_run: self.dag_run.as_deref(),
             traceparent: self.traceparent.as_deref(),
         };
         event::of(subject, record)
@@ -674,6 +677,7 @@ fn accept(record: &Record, accepted: &Accepted) -> Result<RequestSummary, Error>
         requester: accepted.requester.clone(),
         traceparent: accepted.traceparent.clone(),
         run_started_at: None,
+        dag_run: None,
         rows: None,
         problem: None,
     })

@@ -343,6 +343,9 @@ pub struct RequestSummary {
     /// When its run began, in milliseconds since the Unix epoch.
     #[serde(default)]
     pub run_started_at: Option<u64>,
+    /// The id of its DAG run, where Airflow runs it.
+    #[serde(default)]
+    pub dag_run: Option<String>,
     /// The rows of its run, once that ended.
     #[serde(default)]
     pub rows: Option<Rows>,

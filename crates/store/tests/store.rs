@@ -45,6 +45,7 @@ fn record(sequence: u64) -> Record {
             identity: None,
             requester: None,
             traceparent: None,
+            follows: None,
         }))
     } else {
         RecordBody::DagCompiled(DagCompiled {

@@ -146,6 +146,7 @@ fn with_request() -> Workspace {
         identity: None,
         requester: None,
         traceparent: Some(format!("00-{TRACE}-{CALLER}-01")),
+        follows: None,
     };
     let body = RecordBody::Accepted(Box::new(accepted));
     let record = Record { request: RequestId("r1".into()), sequence: 0, at: 1_700_000_000_000, body };

@@ -27,6 +27,7 @@ fn accepted(purpose: Purpose, revision: Option<u64>) -> Accepted {
         identity: None,
         requester: None,
         traceparent: None,
+        follows: None,
     }
 }
 

@@ -391,6 +391,7 @@ async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Tol
         interval,
         params: accepted.params.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
         backfill: accepted.backfill,
+        dag_run: None,
     };
     let (events, mut heard) = event::channel();
     let job = Job {

@@ -232,6 +232,7 @@ pub(crate) fn accepted(request: &str, spec: &Spec) -> Record {
         identity: None,
         requester: None,
         traceparent: None,
+        follows: None,
     }));
     Record { request: RequestId(request.into()), sequence: 0, at: 0, body }
 }

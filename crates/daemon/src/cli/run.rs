@@ -216,6 +216,7 @@ fn begin(desk: &Desk, request: &RequestId, plan: &Plan, accepted: &Accepted) -> 
         interval,
         params: accepted.params.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
         backfill: accepted.backfill,
+        dag_run: None,
     })
 }
 

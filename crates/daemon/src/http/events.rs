@@ -209,16 +209,20 @@ impl Feed {
 /// Returns the events of a request's records.
 fn history(records: &[Record]) -> Vec<Event> {
     let Some(RecordBody::Accepted(accepted)) = records.first().map(|record| &record.body) else { return Vec::new() };
-    let (mut plan, mut runs) = (None, false);
+    let (mut plan, mut runs, mut dag_run) = (None, false, None);
     let tell = |record: &Record| {
         match &record.body {
             RecordBody::PlanSealed(sealed) => plan = Some(sealed.hash.clone()),
             RecordBody::PlanReused(reused) => plan = Some(reused.hash.clone()),
-            RecordBody::RunStarted(_) => runs = true,
+            RecordBody::RunStarted(started) => {
+                runs = true;
+                dag_run.clone_from(&started.dag_run);
+            }
             _ => {}
         }
         let traceparent = accepted.traceparent.as_deref();
-        event::of(Subject { pipeline: &accepted.pipeline, plan: plan.as_ref(), runs, traceparent }, record)
+        let (plan, dag_run) = (plan.as_ref(), dag_run.as_deref());
+        event::of(Subject { pipeline: &accepted.pipeline, plan, runs, dag_run, traceparent }, record)
     };
     records.iter().filter_map(tell).collect()
 }

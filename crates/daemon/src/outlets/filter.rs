@@ -56,7 +56,7 @@ mod tests {
     /// Tells whether `request.rejected` of a pipeline is wanted.
     #[track_caller]
     fn check(globs: &[&str], namespaces: Option<&[&str]>, pipeline: &str, wanted: bool) {
-        let subject = Subject { pipeline, plan: None, runs: false, traceparent: None };
+        let subject = Subject { pipeline, plan: None, runs: false, dag_run: None, traceparent: None };
         let body = RecordBody::Cancelled(Cancelled::default());
         let record = Record { request: RequestId("r".into()), sequence: 1, at: 0, body };
         let event = cloudevent::of_event(&event::of(subject, &record).expect("an event"));

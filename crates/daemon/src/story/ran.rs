@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dagwright_model::{
     event::Rows,
-    record::{RunEnded, RunStarted, TaskEnded, TaskInstance, TaskStarted},
+    record::{FailureClass, RemedyApplied, RunEnded, RunRemedy, RunStarted, TaskEnded, TaskInstance, TaskStarted},
     task::Status,
 };
 
@@ -47,10 +47,33 @@ impl Tries {
 /// Tells what the run was told.
 pub(super) fn began(started: &RunStarted) -> Vec<String> {
     let mut told = vec![format!("Plan {} began to run.", started.plan_hash.short())];
+    if let Some(dag_run) = &started.dag_run {
+        told.push(format!("In Airflow it is DAG run {dag_run}."));
+    }
     if let Some(interval) = &started.interval {
         told.push(format!("Its interval is {} to {}.", interval.start, interval.end));
     }
     told
+}
+
+/// Tells what was done about a failed run, and why.
+pub(super) fn helped(applied: &RemedyApplied) -> Vec<String> {
+    let why = match applied.class {
+        FailureClass::Transient => "It may well succeed when it is tried again",
+        FailureClass::Away => "A source or sink was away",
+        FailureClass::SchemaDrift => "A schema is no longer the sealed one",
+        FailureClass::Quality => "The data is not as it has to be",
+        FailureClass::Resources => "Memory or time was too short",
+        FailureClass::Permission => "Something is not allowed",
+        FailureClass::Stopped => "It was stopped",
+        FailureClass::Bug => "It failed",
+    };
+    let what = match applied.remedy {
+        RunRemedy::Clear => "the tasks that failed were to run again in the same run",
+        RunRemedy::Trigger => "the run was to be triggered again",
+    };
+    let pause = number::elapsed_ms(applied.delay_ms);
+    vec![format!("{why}: {what} after {pause} (time {} of its kind).", applied.number), problem(&applied.problem)]
 }
 
 /// Tells how the run ended, and where every row went.

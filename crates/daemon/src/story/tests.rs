@@ -33,6 +33,7 @@ fn accepted(purpose: Purpose) -> RecordBody {
         identity: Some(EventIdentity { source: "/acme".into(), id: "7".into() }),
         requester: Some("ann".into()),
         traceparent: None,
+        follows: None,
     }))
 }
 
@@ -88,6 +89,7 @@ fn run_started() -> RecordBody {
         interval: None,
         params: BTreeMap::new(),
         backfill: false,
+        dag_run: None,
     }))
 }
 

@@ -151,6 +151,7 @@ pub(crate) fn started(plan: &Plan) -> RunStarted {
         interval: None,
         params: BTreeMap::new(),
         backfill: false,
+        dag_run: None,
     }
 }
 
@@ -170,6 +171,7 @@ pub(crate) fn accept(store: &dyn Store) {
         identity: None,
         requester: None,
         traceparent: None,
+        follows: None,
     };
     let body = RecordBody::Accepted(Box::new(accepted));
     store.append(&[Record { request: request(), sequence: 0, at: 0, body }]).expect("accepts");

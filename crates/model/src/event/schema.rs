@@ -64,7 +64,8 @@ impl EventKind {
             Self::RunSucceeded | Self::RunFailed | Self::RunCancelled => {
                 names.extend(["plan_hash", "run_id", "rows"]);
             }
-            Self::TaskStarted | Self::RemedyApplied => {
+            Self::RemedyApplied => names.extend(["plan_hash", "run_id"]),
+            Self::TaskStarted => {
                 names.extend(["plan_hash", "run_id"]);
                 names.extend(OF_TASKS);
             }
@@ -89,8 +90,9 @@ impl EventKind {
             | Self::RunStarted
             | Self::TaskStarted
             | Self::TaskSucceeded
-            | Self::RemedyApplied
             | Self::RunSucceeded => Vec::new(),
+            // Of a task that is tried again, or of a whole run that failed.
+            Self::RemedyApplied => [&OF_TASKS[..], &["error"]].concat(),
         }
     }
 }

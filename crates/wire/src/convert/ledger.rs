@@ -3,9 +3,9 @@
 use dagwright_model::{
     id::{PlanHash, RequestId, TaskId},
     record::{
-        Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, EventIdentity, FactRecorded, Ingress,
-        PipelineChanged, PipelineStatus, PlanReused, PlanSealed, Purpose, Record, RecordBody, RetryScheduled, RunEnded,
-        RunStarted, TaskEnded, TaskInstance, TaskStarted,
+        Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, EventIdentity, FactRecorded, FailureClass,
+        Followed, Ingress, PipelineChanged, PipelineStatus, PlanReused, PlanSealed, Purpose, Record, RecordBody,
+        RemedyApplied, RetryScheduled, RunEnded, RunRemedy, RunStarted, TaskEnded, TaskInstance, TaskStarted,
     },
     spec::SchemaChange,
     task::{RunContext, Status},
@@ -16,9 +16,14 @@ use super::{
 };
 use crate::{Error, proto, proto::record::Body};
 
-enum_pairs!(Ingress, proto::Ingress { CommandLine, Http, Kafka });
+enum_pairs!(Ingress, proto::Ingress { CommandLine, Http, Kafka, Airflow });
 enum_pairs!(Purpose, proto::Purpose { Plan, Run, Apply, Pause, Delete });
 enum_pairs!(PipelineStatus, proto::PipelineStatus { Active, Paused, Deleted });
+enum_pairs!(
+    FailureClass,
+    proto::FailureClass { Transient, Away, SchemaDrift, Quality, Resources, Permission, Stopped, Bug }
+);
+enum_pairs!(RunRemedy, proto::RunRemedy { Clear, Trigger });
 
 // === Record ===
 
@@ -64,9 +69,10 @@ impl From<&RecordBody> for Body {
             RecordBody::Deadlocked(ended) => Self::Deadlocked(ended.into()),
             RecordBody::Failed(ended) => Self::Failed(ended.into()),
             RecordBody::DagCompiled(compiled) => Self::DagCompiled(compiled.into()),
-            RecordBody::RunStarted(started) => {
-                Self::RunStarted(proto::RunStarted { run: Some((&started.context(0, None)).into()) })
-            }
+            RecordBody::RunStarted(started) => Self::RunStarted(proto::RunStarted {
+                run: Some((&started.context(0, None)).into()),
+                dag_run: started.dag_run.clone(),
+            }),
             RecordBody::TaskStarted(started) => Self::TaskStarted(started.into()),
             RecordBody::TaskEnded(ended) => Self::TaskEnded((&**ended).into()),
             RecordBody::RetryScheduled(retry) => Self::RetryScheduled(proto::RetryScheduled {
@@ -74,6 +80,7 @@ impl From<&RecordBody> for Body {
                 attempt: retry.attempt,
                 delay_ms: retry.delay_ms,
             }),
+            RecordBody::RemedyApplied(applied) => Self::RemedyApplied(applied.into()),
             RecordBody::ApprovalNeeded(needed) => Self::ApprovalNeeded(proto::ApprovalNeeded {
                 plan_hash: needed.plan_hash.0.clone(),
                 schema_change: proto::SchemaChange::from(needed.schema_change).into(),
@@ -117,7 +124,8 @@ impl TryFrom<Body> for RecordBody {
             Body::Failed(ended) => Self::Failed(ended.try_into()?),
             Body::DagCompiled(compiled) => Self::DagCompiled(compiled.try_into()?),
             Body::RunStarted(started) => {
-                Self::RunStarted(Box::new(run_started(required(started.run, "run_started.run")?.try_into()?)))
+                let run = required(started.run, "run_started.run")?.try_into()?;
+                Self::RunStarted(Box::new(run_started(run, started.dag_run)))
             }
             Body::TaskStarted(started) => Self::TaskStarted(started.try_into()?),
             Body::TaskEnded(ended) => Self::TaskEnded(Box::new(ended.try_into()?)),
@@ -126,6 +134,7 @@ impl TryFrom<Body> for RecordBody {
                 attempt: retry.attempt,
                 delay_ms: retry.delay_ms,
             }),
+            Body::RemedyApplied(applied) => Self::RemedyApplied(applied.try_into()?),
             Body::ApprovalNeeded(needed) => Self::ApprovalNeeded(ApprovalNeeded {
                 plan_hash: PlanHash(sha256(needed.plan_hash, "approval_needed.plan_hash")?),
                 schema_change: SchemaChange::from_wire(needed.schema_change, "approval_needed.schema_change")?,
@@ -146,7 +155,7 @@ impl TryFrom<Body> for RecordBody {
     }
 }
 
-fn run_started(run: RunContext) -> RunStarted {
+fn run_started(run: RunContext, dag_run: Option<String>) -> RunStarted {
     RunStarted {
         plan_hash: run.plan_hash,
         effect: run.effect,
@@ -157,6 +166,7 @@ fn run_started(run: RunContext) -> RunStarted {
         interval: run.interval,
         params: run.params,
         backfill: run.backfill,
+        dag_run,
     }
 }
 
@@ -178,6 +188,7 @@ impl From<&Accepted> for proto::Accepted {
             identity: accepted.identity.as_ref().map(Into::into),
             requester: accepted.requester.clone(),
             traceparent: accepted.traceparent.clone(),
+            follows: accepted.follows.as_ref().map(Into::into),
         }
     }
 }
@@ -202,6 +213,7 @@ impl TryFrom<proto::Accepted> for Accepted {
             identity: optional(accepted.identity)?,
             requester: accepted.requester,
             traceparent: accepted.traceparent,
+            follows: optional(accepted.follows)?,
         })
     }
 }
@@ -219,6 +231,51 @@ impl TryFrom<proto::EventIdentity> for EventIdentity {
         Ok(Self {
             source: text(identity.source, "event_identity.source")?,
             id: text(identity.id, "event_identity.id")?,
+        })
+    }
+}
+
+impl From<&Followed> for proto::Followed {
+    fn from(followed: &Followed) -> Self {
+        Self { dag_run: followed.dag_run.clone(), plan: followed.plan.0.clone() }
+    }
+}
+
+impl TryFrom<proto::Followed> for Followed {
+    type Error = Error;
+
+    fn try_from(followed: proto::Followed) -> Result<Self, Error> {
+        Ok(Self {
+            dag_run: text(followed.dag_run, "followed.dag_run")?,
+            plan: PlanHash(sha256(followed.plan, "followed.plan")?),
+        })
+    }
+}
+
+// === RemedyApplied ===
+
+impl From<&RemedyApplied> for proto::RemedyApplied {
+    fn from(applied: &RemedyApplied) -> Self {
+        Self {
+            class: proto::FailureClass::from(applied.class).into(),
+            remedy: proto::RunRemedy::from(applied.remedy).into(),
+            number: applied.number,
+            delay_ms: applied.delay_ms,
+            problem: Some((&applied.problem).into()),
+        }
+    }
+}
+
+impl TryFrom<proto::RemedyApplied> for RemedyApplied {
+    type Error = Error;
+
+    fn try_from(applied: proto::RemedyApplied) -> Result<Self, Error> {
+        Ok(Self {
+            class: FailureClass::from_wire(applied.class, "remedy_applied.class")?,
+            remedy: RunRemedy::from_wire(applied.remedy, "remedy_applied.remedy")?,
+            number: applied.number,
+            delay_ms: applied.delay_ms,
+            problem: required(applied.problem, "remedy_applied.problem")?.try_into()?,
         })
     }
 }

@@ -29,6 +29,7 @@ pub(crate) fn events() -> Vec<Event> {
             pipeline: "aviation.flights_daily",
             plan: planned.then_some(&plan),
             runs,
+            dag_run: None,
             traceparent: Some(TRACEPARENT),
         };
         let record = Record { request: request.clone(), sequence, at: AT + sequence * 1_250, body };
@@ -183,6 +184,7 @@ fn accepted() -> Accepted {
         identity: Some(EventIdentity { source: "/acme/planner".into(), id: "2025-01-01".into() }),
         requester: None,
         traceparent: Some(TRACEPARENT.into()),
+        follows: None,
     }
 }
 
@@ -197,6 +199,7 @@ fn run_started() -> RunStarted {
         interval: None,
         params: Default::default(),
         backfill: false,
+        dag_run: None,
     }
 }
 

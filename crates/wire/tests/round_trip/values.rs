@@ -9,9 +9,9 @@ use dagwright_model::{
     id::{Name, PlanHash, RequestId, TaskId},
     message::{Cost, Fact, Observation, Origin},
     record::{
-        Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, EventIdentity, FactRecorded, Ingress,
-        PipelineChanged, PipelineStatus, PlanReused, Purpose, Record, RecordBody, RetryScheduled, RunEnded, RunStarted,
-        TaskEnded, TaskInstance, TaskStarted,
+        Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, EventIdentity, FactRecorded, FailureClass,
+        Followed, Ingress, PipelineChanged, PipelineStatus, PlanReused, Purpose, Record, RecordBody, RemedyApplied,
+        RetryScheduled, RunEnded, RunRemedy, RunStarted, TaskEnded, TaskInstance, TaskStarted,
     },
     spec::{Interval, SchemaChange},
     task::{
@@ -222,12 +222,18 @@ fn observation() -> BoxedStrategy<Observation> {
 
 fn accepted() -> BoxedStrategy<Accepted> {
     (
-        (some_text(), text(), sha256(), select(vec![Ingress::CommandLine, Ingress::Http, Ingress::Kafka])),
+        (
+            some_text(),
+            text(),
+            sha256(),
+            select(vec![Ingress::CommandLine, Ingress::Http, Ingress::Kafka, Ingress::Airflow]),
+        ),
         select(vec![Purpose::Plan, Purpose::Run, Purpose::Apply, Purpose::Pause, Purpose::Delete]),
         (option::of(text()), btree_map(name(), value(), 0..3), option::of(interval()), any::<bool>()),
         (any::<Option<u64>>(), option::of((some_text(), some_text())), option::of(text()), option::of(text())),
+        option::of((some_text(), sha256())),
     )
-        .prop_map(|((pipeline, spec_text, spec_hash, ingress), purpose, asked, sent)| {
+        .prop_map(|((pipeline, spec_text, spec_hash, ingress), purpose, asked, sent, follows)| {
             let (base, params, interval, backfill) = asked;
             let (revision, identity, requester, traceparent) = sent;
             Accepted {
@@ -244,14 +250,15 @@ fn accepted() -> BoxedStrategy<Accepted> {
                 identity: identity.map(|(source, id)| EventIdentity { source, id }),
                 requester,
                 traceparent,
+                follows: follows.map(|(dag_run, plan)| Followed { dag_run, plan: PlanHash(plan) }),
             }
         })
         .boxed()
 }
 
 fn run_started() -> BoxedStrategy<RunStarted> {
-    run_context()
-        .prop_map(|run| RunStarted {
+    (run_context(), option::of(text()))
+        .prop_map(|(run, dag_run)| RunStarted {
             plan_hash: run.plan_hash,
             effect: run.effect,
             generation: run.generation,
@@ -261,6 +268,7 @@ fn run_started() -> BoxedStrategy<RunStarted> {
             interval: run.interval,
             params: run.params,
             backfill: run.backfill,
+            dag_run,
         })
         .boxed()
 }
@@ -268,6 +276,34 @@ fn run_started() -> BoxedStrategy<RunStarted> {
 fn instance() -> BoxedStrategy<TaskInstance> {
     (some_text(), any::<Option<u32>>())
         .prop_map(|(task, map_index)| TaskInstance { task: TaskId(task), map_index })
+        .boxed()
+}
+
+fn remedy_applied() -> BoxedStrategy<RemedyApplied> {
+    let classes = [
+        FailureClass::Transient,
+        FailureClass::Away,
+        FailureClass::SchemaDrift,
+        FailureClass::Quality,
+        FailureClass::Resources,
+        FailureClass::Permission,
+        FailureClass::Stopped,
+        FailureClass::Bug,
+    ];
+    (
+        select(classes.to_vec()),
+        select(vec![RunRemedy::Clear, RunRemedy::Trigger]),
+        any::<u32>(),
+        any::<u64>(),
+        problem(),
+    )
+        .prop_map(|(class, remedy, number, delay_ms, problem)| RemedyApplied {
+            class,
+            remedy,
+            number,
+            delay_ms,
+            problem,
+        })
         .boxed()
 }
 
@@ -300,6 +336,7 @@ fn body() -> BoxedStrategy<RecordBody> {
         (instance(), any::<u32>(), any::<u64>()).prop_map(|(instance, attempt, delay_ms)| {
             RecordBody::RetryScheduled(RetryScheduled { instance, attempt, delay_ms })
         }),
+        remedy_applied().prop_map(RecordBody::RemedyApplied),
         (sha256(), select(vec![SchemaChange::None, SchemaChange::Additive, SchemaChange::Widening])).prop_map(
             |(hash, schema_change)| {
                 RecordBody::ApprovalNeeded(ApprovalNeeded { plan_hash: PlanHash(hash), schema_change })
