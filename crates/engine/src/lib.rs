@@ -5,6 +5,8 @@
 //! | [`airflow`] | plans on an Airflow: deployed, triggered, followed |
 //! | `run` | the run of a plan as a pure machine: events in, records and effects out |
 //! | `local` | the shell around it: appends the records, then performs the effects |
+//! | `journal` | a run's part of the ledger |
+//! | `tally` | what a run counted |
 //! | `process` | one try of a task as a child process on a lease |
 //! | `verdict` | what a process's end means |
 //! | [`Cancel`] | how a run is asked to end |
@@ -23,12 +25,14 @@ mod cancel;
 pub mod environment;
 mod error;
 pub mod event;
+mod journal;
 mod launch;
 mod local;
 pub mod metrics;
 pub mod outcome;
 mod process;
 mod run;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod verdict;

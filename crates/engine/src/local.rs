@@ -12,16 +12,16 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use dagwright_model::{
-    record::{Record, RecordBody, RunStarted, TaskInstance},
+    record::{RecordBody, RunStarted, TaskInstance},
     task::{Partition, Problem, Status, TaskRun},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::{pin, task::spawn_blocking, time::sleep};
+use tokio::{pin, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field};
 
@@ -29,6 +29,7 @@ use crate::{
     Engine, Error, Job,
     environment::{self, connection_variable},
     event::{RunEvent, Voice},
+    journal::Journal,
     launch::{Finished, Launch, Order},
     metrics,
     outcome::RunOutcome,
@@ -67,7 +68,7 @@ struct Shell<'a, L> {
     launcher: &'a L,
     job: Job,
     run: Run,
-    next_sequence: u64,
+    journal: Journal,
     /// Tries and timers; each ends with what it has to tell.
     pending: FuturesUnordered<BoxFuture<'a, Told>>,
     /// How to stop the tries that run.
@@ -129,7 +130,11 @@ async fn drive(
     started: Option<RunStarted>,
 ) -> Result<RunOutcome, Error> {
     let mut run = Run::new(job.plan.clone(), parallelism)?;
-    let next_sequence = replay(&job, &mut run).await?;
+    let (journal, records) = Journal::open(&job).await?;
+    for record in &records {
+        let misfit = |_| Error::Misfit { request: job.request.clone(), sequence: record.sequence };
+        run.replay(&record.body).map_err(misfit)?;
+    }
     let resumed = run.started().is_some();
     let Some(started) = run.started().cloned().or(started) else {
         return Err(Error::NotStarted { request: job.request });
@@ -143,7 +148,7 @@ async fn drive(
         launcher,
         job,
         run,
-        next_sequence,
+        journal,
         pending: FuturesUnordered::new(),
         stops: HashMap::new(),
         extras: HashMap::new(),
@@ -154,26 +159,14 @@ async fn drive(
     shell.follow(started).await
 }
 
-/// Folds the request's records into the run; returns the sequence of the next one.
-async fn replay(job: &Job, run: &mut Run) -> Result<u64, Error> {
-    let (store, request) = (job.store.clone(), job.request.clone());
-    let records = blocking(move || store.read(&request, 0)).await;
-    let records = records.map_err(|source| Error::Read { request: job.request.clone(), source })?;
-    for record in &records {
-        let misfit = |_| Error::Misfit { request: job.request.clone(), sequence: record.sequence };
-        run.replay(&record.body).map_err(misfit)?;
-    }
-    Ok(records.last().map_or(0, |last| last.sequence + 1))
-}
-
 // === impl Shell ===
 
 impl<'a, L: Launch> Shell<'a, L> {
     /// Tells whoever watches what earlier engines did.
     async fn retell(&mut self, started: &RunStarted) {
-        self.tell(RunEvent::RunStarted { plan_hash: started.plan_hash.clone(), resumed: true }).await;
+        self.journal.tell(RunEvent::RunStarted { plan_hash: started.plan_hash.clone(), resumed: true }).await;
         for ended in self.run.settled() {
-            self.tell_of(&RecordBody::TaskEnded(Box::new(ended))).await;
+            self.journal.tell_of(&RecordBody::TaskEnded(Box::new(ended))).await;
         }
     }
 
@@ -231,30 +224,9 @@ impl<'a, L: Launch> Shell<'a, L> {
                 }
             }
         }
-        let records = self.append(records).await?;
-        for record in &records {
-            tracing::debug!(request_id = %record.request, sequence = record.sequence, what = record.body.kind(), "recorded");
-            metrics::recorded(&record.body, &self.job.plan);
-            self.tell_of(&record.body).await;
-        }
+        self.journal.write(records).await?;
         others.into_iter().for_each(|effect| self.perform(effect));
         Ok(())
-    }
-
-    async fn append(&mut self, bodies: Vec<RecordBody>) -> Result<Vec<Record>, Error> {
-        if bodies.is_empty() {
-            return Ok(Vec::new());
-        }
-        // For people only; a clock before the epoch is as good as any.
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        let numbered = (self.next_sequence..).zip(bodies);
-        let records: Vec<_> =
-            numbered.map(|(sequence, body)| Record { request: self.job.request.clone(), sequence, at, body }).collect();
-        self.next_sequence += records.len() as u64;
-        let (store, request) = (self.job.store.clone(), self.job.request.clone());
-        let appended = blocking(move || store.append(&records).map(|()| records)).await;
-        appended.map_err(|source| Error::Append { request, source })
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -342,17 +314,6 @@ impl<'a, L: Launch> Shell<'a, L> {
         let task = TaskRun { task: planned.spec.clone(), run: started.context(attempt, partition) };
         Ok(Order { task, connections })
     }
-
-    async fn tell_of(&mut self, body: &RecordBody) {
-        if let Some(event) = RunEvent::of(body, &self.job.plan) {
-            self.tell(event).await;
-        }
-    }
-
-    async fn tell(&mut self, event: RunEvent) {
-        // A closed channel means that nobody listens, which is no reason to stop.
-        let _ = self.job.events.send(event).await;
-    }
 }
 
 /// Runs a try, and tells it to stop when it takes too long; returns whether it did.
@@ -372,16 +333,5 @@ async fn within(
             stop.cancel();
             (work.await, true)
         }
-    }
-}
-
-/// Calls the store where blocking is allowed. A panic in there goes on here.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => unreachable!("nobody aborts the call of a store: {error}"),
-        },
     }
 }

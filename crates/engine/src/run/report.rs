@@ -2,13 +2,15 @@
 
 use dagwright_model::{
     code::Code,
-    plan::PlannedTask,
     record::{RunEnded, TaskEnded, TaskInstance},
-    task::{Counts, Problem, Status, Work},
+    task::{Counts, Problem, Status},
 };
 
 use super::{Instance, Phase, Run};
-use crate::outcome::{RunOutcome, TaskReport};
+use crate::{
+    outcome::{RunOutcome, TaskReport},
+    tally,
+};
 
 impl Run {
     /// Returns how the run ended, once it did; `extras` gives warnings and log tail of an instance.
@@ -45,33 +47,13 @@ impl Run {
 
     /// Returns the sum of what the succeeded tasks counted.
     fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for (planned, task) in self.plan.tasks.iter().zip(&self.tasks) {
-            for instance in task.instances.iter().flatten().filter(|instance| instance.has_succeeded()) {
-                if let Some(outcome) = &instance.outcome {
-                    counts.add(&self.accountable(planned, &outcome.counts));
-                }
-            }
-        }
-        counts
-    }
-
-    /// Returns what of a task's counts goes into the run's: what it staged for a publish task, that one counts.
-    fn accountable(&self, planned: &PlannedTask, counts: &Counts) -> Counts {
-        let mut counts = counts.clone();
-        for (publisher, task) in self.plan.tasks.iter().zip(&self.tasks) {
-            match &publisher.spec.work {
-                Work::Publish(publish) if publish.staged_by == planned.spec.id => {
-                    if task.has_succeeded() {
-                        counts.sinks.remove(&publish.sink.name);
-                    } else if let Some(staged) = counts.sinks.get_mut(&publish.sink.name) {
-                        staged.loaded = 0;
-                    }
-                }
-                Work::Publish(_) | Work::Split(_) | Work::Move(_) | Work::Cleanup => {}
-            }
-        }
-        counts
+        let tasks = || self.plan.tasks.iter().zip(&self.tasks);
+        let succeeded = tasks().filter(|(_, task)| task.has_succeeded()).map(|(planned, _)| &planned.spec.id).collect();
+        let outcomes = tasks().flat_map(|(planned, task)| {
+            let ended = task.instances.iter().flatten().filter(|instance| instance.has_succeeded());
+            ended.filter_map(move |instance| Some((planned, instance.outcome.as_ref()?)))
+        });
+        tally::sum(&self.plan, &succeeded, outcomes)
     }
 
     /// Returns the tries that ended in earlier engines, for whoever watches a continued run.
