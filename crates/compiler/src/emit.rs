@@ -22,8 +22,8 @@ use crate::{Target, doc};
 /// The package with our operators.
 const OPERATORS_MODULE: &str = "dagwright_airflow";
 
-/// The tag by which people find our DAGs.
-const TAG: &str = "dagwright";
+/// The tag by which people, and who deploys them, find our DAGs.
+pub const TAG: &str = "dagwright";
 
 /// The most characters Airflow lets a tag have.
 const TAG_CHARS_MAX: usize = 100;
@@ -76,7 +76,7 @@ pub(crate) fn dag_file(plan: &Plan, hash: &PlanHash, plan_file: &str, target: Ta
     file.push_str(&statement(0, "PLAN = ", &Expr::name("str").call(vec![(None, path)])));
     file.push_str(&format!("\nDOC = {}\n\n", text_block(&doc::markdown(plan, hash))));
 
-    let dag = Expr::name("DAG").call(dag_arguments(plan, &dialect));
+    let dag = Expr::name("DAG").call(dag_arguments(plan, hash, &dialect));
     // Too wide for a line by its arguments alone, so it is always broken up.
     file.push_str(&format!("with {}:\n", dag.render(0, usize::MAX / 2, 0)));
     for (task, variable) in plan.tasks.iter().zip(&variables) {
@@ -138,7 +138,7 @@ fn imports(plan: &Plan, dialect: &Dialect) -> String {
 
 // === the DAG ===
 
-fn dag_arguments(plan: &Plan, dialect: &Dialect) -> Vec<Argument> {
+fn dag_arguments(plan: &Plan, hash: &PlanHash, dialect: &Dialect) -> Vec<Argument> {
     let mut arguments: Vec<Argument> = vec![(Some("dag_id"), Expr::text(&plan.dag_id))];
     if let Some(description) = plan.description.as_ref().filter(|text| !text.is_empty()) {
         arguments.push((Some("description"), Expr::text(description)));
@@ -157,7 +157,9 @@ fn dag_arguments(plan: &Plan, dialect: &Dialect) -> Vec<Argument> {
         arguments.push((Some("dagrun_timeout"), timedelta(deadline)));
     }
     arguments.push((Some("max_active_runs"), Expr::Int(plan.airflow.max_active_runs.into())));
-    arguments.push((Some("tags"), Expr::List(tags(plan).into_iter().map(Expr::Str).collect())));
+    // Whoever deploys it wants it to run; whoever pauses it later is heard.
+    arguments.push((Some("is_paused_upon_creation"), Expr::Bool(false)));
+    arguments.push((Some("tags"), Expr::List(tags(plan, hash).into_iter().map(Expr::Str).collect())));
     if !plan.params.is_empty() {
         let entry = |(name, param)| (Expr::text(String::from(Clone::clone(name))), param_call(param, dialect));
         arguments.push((Some("params"), Expr::Dict(plan.params.iter().map(entry).collect())));
@@ -171,10 +173,17 @@ fn timetable(schedule: &Schedule, dialect: &Dialect) -> Expr {
     Expr::name(dialect.timetable.name).call(vec![(None, Expr::text(&schedule.cron)), timezone])
 }
 
+/// Returns the tag by which a DAG says which plan it was compiled from: an API that lists DAGs shows little else of them.
+#[must_use]
+pub fn plan_tag(hash: &PlanHash) -> String {
+    format!("plan {}", hash.short())
+}
+
 /// Returns the tags as Airflow accepts them: not empty, not too long, none twice.
-fn tags(plan: &Plan) -> Vec<String> {
+fn tags(plan: &Plan, hash: &PlanHash) -> Vec<String> {
     let mut tags: Vec<String> = Vec::new();
-    for tag in plan.tags.iter().map(String::as_str).chain([TAG]) {
+    let of_plan = plan_tag(hash);
+    for tag in plan.tags.iter().map(String::as_str).chain([TAG, &of_plan]) {
         let tag: String = tag.chars().take(TAG_CHARS_MAX).collect();
         if !tag.is_empty() && !tags.contains(&tag) {
             tags.push(tag);

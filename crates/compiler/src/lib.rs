@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: I/O, deployment, and what tasks do, which is package `dagwright-airflow` and `dagwright-task`.
 
+mod anchor;
 mod doc;
 mod emit;
 mod file_name;
@@ -18,6 +19,11 @@ use std::{fmt, str::FromStr};
 
 use dagwright_model::{canonical, plan::Plan};
 use serde_json::json;
+
+pub use self::{
+    anchor::{ANCHOR, anchor},
+    emit::{TAG, plan_tag},
+};
 
 /// The Airflow that a plan is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -45,6 +45,7 @@ use dagwright_model::{
     id::{Name, RequestId},
     plan::Plan,
     record::RunStarted,
+    task::Problem,
 };
 use dagwright_store::Store;
 pub use error::Error;
@@ -81,6 +82,48 @@ pub trait Engine: fmt::Debug + Send + Sync {
     /// # Cancel safety
     /// As [`Engine::run`].
     async fn resume(&self, job: Job) -> Result<RunOutcome, Error>;
+
+    /// Tells whether pipelines are kept somewhere else, where plans are deployed before they run, and where runs go on
+    /// without this process.
+    fn keeps_pipelines(&self) -> bool {
+        false
+    }
+
+    /// Makes a plan its pipeline's; it is there when this returns. A repeat changes nothing.
+    ///
+    /// # Errors
+    /// When it cannot be, for a reason that waiting does not mend.
+    async fn deploy(&self, plan: &Arc<Plan>) -> Result<(), Problem> {
+        let _ = plan;
+        Ok(())
+    }
+
+    /// Lets a pipeline's schedule go on, by its `dag_id`.
+    ///
+    /// # Errors
+    /// As [`Engine::deploy`].
+    async fn resume_pipeline(&self, pipeline: &str) -> Result<(), Problem> {
+        let _ = pipeline;
+        Ok(())
+    }
+
+    /// Lets a pipeline's schedule rest.
+    ///
+    /// # Errors
+    /// As [`Engine::deploy`].
+    async fn pause_pipeline(&self, pipeline: &str) -> Result<(), Problem> {
+        let _ = pipeline;
+        Ok(())
+    }
+
+    /// Removes a pipeline; the history of its runs stays.
+    ///
+    /// # Errors
+    /// As [`Engine::deploy`].
+    async fn remove_pipeline(&self, pipeline: &str) -> Result<(), Problem> {
+        let _ = pipeline;
+        Ok(())
+    }
 }
 
 /// A run, as the engine is given it.

@@ -59,6 +59,9 @@ pub const TABLE: &[Metric] = &[
     ROWS_QUARANTINED,
     BYTES_READ,
     BYTES_WRITTEN,
+    crate::airflow::metrics::TABLE[0],
+    crate::airflow::metrics::TABLE[1],
+    crate::airflow::metrics::TABLE[2],
 ];
 
 struct Instruments {
@@ -99,6 +102,7 @@ pub(crate) struct UnderWay {
 /// Makes every series that can be there from the start.
 pub fn prepare() {
     LazyLock::force(&INSTRUMENTS);
+    crate::airflow::metrics::prepare();
 }
 
 pub(crate) fn run_open() -> UnderWay {

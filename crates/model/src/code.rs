@@ -167,6 +167,12 @@ codes! {
     AirflowNotOffered = 908, BadSpec, "this Airflow does not offer it";
     AirflowUnsupported = 909, BadSpec, "what answers is no Airflow that Dagwright knows";
     AirflowUnreadable = 910, DataError, "an answer of Airflow cannot be read";
+    DeployFailed = 911, SinkUnavailable, "DAG files could not be written where Airflow reads them";
+    DeployRefused = 912, BadSpec, "DAG files may not be written where they should be";
+    DagRefused = 913, BadSpec, "Airflow cannot import a DAG";
+    DagUnseen = 914, BadSpec, "Airflow does not show a DAG that was deployed";
+    RunLost = 915, DataError, "Airflow no longer has a run";
+    RunStopped = 916, Cancelled, "Airflow ended a run in which no task failed";
 }
 
 // === impl Code ===

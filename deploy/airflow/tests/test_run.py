@@ -65,6 +65,23 @@ def test_a_backfill_is_marked():
     assert run.run_context(context(run_type=backfill), PLAN, 3, None)["backfill"] is True
 
 
+def test_a_request_may_bring_its_interval():
+    asked = {"start": "2025-01-01T00:00:00Z", "end": "2025-01-02T00:00:00+01:00"}
+    now = datetime(2025, 1, 1, tzinfo=timezone.utc)
+    found = run.run_context(context({"dagwright_interval": asked}, now, now + timedelta(days=1)), PLAN, 3, None)
+    assert found["interval"] == asked
+    for bad in [{}, [], "x", {"start": "now", "end": "then"}, {**asked, "more": 1}, {"start": 1, "end": 2}]:
+        with pytest.raises(run.RunError):
+            run.run_context(context({"dagwright_interval": bad}), PLAN, 3, None)
+
+
+def test_a_request_may_be_a_backfill():
+    assert run.run_context(context({"dagwright_backfill": True}), PLAN, 3, None)["backfill"] is True
+    assert run.run_context(context({"dagwright_backfill": False}), PLAN, 3, None)["backfill"] is False
+    with pytest.raises(run.RunError):
+        run.run_context(context({"dagwright_backfill": "yes"}), PLAN, 3, None)
+
+
 def test_generations_count_clears_alone():
     assert run.generation(max_tries=3, retries=3) == 0
     assert run.generation(max_tries=4, retries=3) == 1

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, fmt, io, path::PathBuf, time::SystemTime};
 
+use dagwright_model::code::Code;
+
 /// A place that Airflow reads DAG files from. Its calls block.
 pub trait Destination: fmt::Debug + Send + Sync {
     /// Makes these the files of their DAGs, and removes those of others.
@@ -76,4 +78,17 @@ pub enum Error {
         /// The name.
         name: String,
     },
+}
+
+// === impl Error ===
+
+impl Error {
+    /// Returns the stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Io { .. } => Code::DeployFailed,
+            Self::BadName { .. } => Code::DeployRefused,
+        }
+    }
 }

@@ -11,6 +11,12 @@ use dagwright_model::{
     task::Counts,
 };
 
+/// Takes in what Airflow tells.
+pub trait Ear: Send + Sync {
+    /// Takes something in; never blocks, and may drop what it has no room for, since what is missed is looked for later.
+    fn hear(&self, told: Told);
+}
+
 /// Something that Airflow told of a DAG run, or of a task instance of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Told {
