@@ -1,11 +1,14 @@
 //! The life of one request as a pure machine, from its acceptance to its end: no clock, no I/O.
 //!
 //! ```text
-//!            Turn                 Negotiated                  Decided
-//!   Waiting ──────► Negotiating ─────────────► (approval?) ───────────► Compiled ──► Running ──► Ended
+//!            Turn                 Negotiated                  Decided               Deployed
+//!   Waiting ──────► Negotiating ─────────────► (approval?) ───────────► Deploying ───────────► Running ──► Ended
 //!      │                 │                                                  │
 //!      └─ pause, delete, stale revision, paused pipeline ───────────────────┴─ apply ──► Ended
 //! ```
+//!
+//! Deploying takes no time where the engine keeps no pipelines. A run that Airflow or somebody in it started is followed:
+//! its plan is known, and nothing is negotiated or deployed.
 //!
 //! Records come before other effects, and are what the state is folded from: [`Lifecycle::replay`] over the ledger gives
 //! the state that [`Lifecycle::apply`] had when it recorded. What was to be done then is done again at [`Event::Turn`],
@@ -22,8 +25,8 @@ use dagwright_model::{
     id::{PlanHash, RequestId},
     plan::Plan,
     record::{
-        Accepted, ApprovalNeeded, Cancelled, Decision, Ended, PipelineChanged, PipelineStatus, PlanReused, Purpose,
-        RecordBody,
+        Accepted, ApprovalNeeded, Cancelled, Decision, Ended, Followed, PipelineChanged, PipelineStatus, PlanReused,
+        Purpose, RecordBody,
     },
     spec::{Approval, SchemaChange},
     task::Problem,
@@ -61,6 +64,8 @@ pub(crate) enum Event {
         /// Who.
         by: Option<String>,
     },
+    /// What was to be changed where pipelines are kept is changed there, or cannot be.
+    Deployed(Result<(), Problem>),
     /// The run ended, which the engine has recorded.
     RunEnded,
     /// Its keeper was lost again and again, or cannot go on.
@@ -74,6 +79,10 @@ pub(crate) enum Effect {
     Record(RecordBody),
     /// Let the agents negotiate; send [`Event::Negotiated`].
     Negotiate,
+    /// Look the plan of a run up; send [`Event::Reused`], or [`Event::GivenUp`] where nobody has it.
+    LookUp(PlanHash),
+    /// Change what is kept of the pipeline elsewhere; send [`Event::Deployed`].
+    Deploy(Deployment),
     /// Run the plan, or go on with its run; send [`Event::RunEnded`].
     Run(Arc<Agreed>),
     /// Tell the run to stop.
@@ -83,6 +92,22 @@ pub(crate) enum Effect {
     },
     /// Nothing further happens.
     End,
+}
+
+/// What is to be changed where pipelines are kept.
+#[derive(Clone, Debug)]
+pub(crate) enum Deployment {
+    /// The plan becomes the pipeline's; it runs by its schedule if `active`.
+    Plan {
+        /// The plan.
+        plan: Arc<Agreed>,
+        /// Whether it rested, and rests no more.
+        resume: bool,
+    },
+    /// It rests.
+    Pause,
+    /// It goes.
+    Remove,
 }
 
 /// A pipeline as far as its requests depend on it.
@@ -109,6 +134,12 @@ pub(crate) struct Lifecycle {
     plan: Option<Arc<Agreed>>,
     approved: bool,
     compiled: bool,
+    /// The run that is there already.
+    follows: Option<Followed>,
+    /// Whether pipelines are kept elsewhere, where a plan is deployed before it runs.
+    deploys: bool,
+    /// What the pipeline was at its turn.
+    pipeline: Pipeline,
     /// Who wants it to stop as soon as the agents have come to an end.
     cancelled: Option<Option<String>>,
 }
@@ -123,6 +154,8 @@ enum Stage {
     Sealed,
     /// The plan waits for a person.
     AwaitingApproval,
+    /// What is kept of the pipeline elsewhere is being changed.
+    Deploying,
     /// The plan runs.
     Running,
     /// Nothing further happens.
@@ -132,8 +165,8 @@ enum Stage {
 // === impl Lifecycle ===
 
 impl Lifecycle {
-    /// Makes the life of a request that was just accepted.
-    pub(crate) fn new(accepted: &Accepted) -> Self {
+    /// Makes the life of a request that was just accepted; `deploys` tells whether pipelines are kept elsewhere.
+    pub(crate) fn new(accepted: &Accepted, deploys: bool) -> Self {
         Self {
             purpose: accepted.purpose,
             revision: accepted.revision,
@@ -142,6 +175,9 @@ impl Lifecycle {
             plan: None,
             approved: false,
             compiled: false,
+            follows: accepted.follows.clone(),
+            deploys,
+            pipeline: Pipeline { status: PipelineStatus::Active, revision: 0 },
             cancelled: None,
         }
     }
@@ -159,7 +195,9 @@ impl Lifecycle {
             RecordBody::Accepted(_) => {}
             RecordBody::FactRecorded(_) | RecordBody::MessageSent(_) => match self.stage {
                 Stage::Waiting | Stage::Negotiating => self.stage = Stage::Negotiating,
-                Stage::Sealed | Stage::AwaitingApproval | Stage::Running | Stage::Ended => return Err(Misfit),
+                Stage::Sealed | Stage::AwaitingApproval | Stage::Deploying | Stage::Running | Stage::Ended => {
+                    return Err(Misfit);
+                }
             },
             RecordBody::PlanSealed(sealed) => {
                 self.plan = Some(Arc::new(Agreed::new(sealed.plan.clone())));
@@ -194,21 +232,16 @@ impl Lifecycle {
 
     /// Takes in what happens, and returns what to do about it.
     pub(crate) fn apply(&mut self, event: Event) -> Vec<Effect> {
+        if let Event::Turn { pipeline } = event {
+            self.pipeline = pipeline;
+            self.next_revision = self.revision_after(pipeline);
+        }
         match (self.stage, event) {
             (Stage::Ended, _) => vec![Effect::End],
-            (Stage::Waiting, Event::Turn { pipeline }) => self.begin(pipeline),
-            (Stage::Negotiating, Event::Turn { pipeline }) => {
-                self.next_revision = self.revision_after(pipeline);
-                vec![Effect::Negotiate]
-            }
-            (Stage::Sealed, Event::Turn { pipeline }) => {
-                self.next_revision = self.revision_after(pipeline);
-                self.proceed()
-            }
-            (Stage::AwaitingApproval, Event::Turn { pipeline }) => {
-                self.next_revision = self.revision_after(pipeline);
-                Vec::new()
-            }
+            (Stage::Waiting, Event::Turn { .. }) => self.begin(),
+            (Stage::Negotiating, Event::Turn { .. }) => vec![Effect::Negotiate],
+            (Stage::Sealed | Stage::Deploying, Event::Turn { .. }) => self.proceed(),
+            (Stage::AwaitingApproval, Event::Turn { .. }) => Vec::new(),
             (Stage::Running, Event::Turn { .. }) => self.plan.clone().map(Effect::Run).into_iter().collect(),
 
             (Stage::Negotiating, Event::Negotiated(ending)) => self.conclude(ending),
@@ -219,6 +252,8 @@ impl Lifecycle {
                 effects
             }
             (Stage::AwaitingApproval, Event::Decided { approved, by }) => self.decide(approved, by),
+            (Stage::Deploying, Event::Deployed(Ok(()))) => self.carry_on(),
+            (Stage::Deploying, Event::Deployed(Err(problem))) => self.refuse(problem),
             (Stage::Running, Event::RunEnded) => {
                 self.stage = Stage::Ended;
                 vec![Effect::End]
@@ -229,27 +264,36 @@ impl Lifecycle {
                 self.cancelled.get_or_insert(by);
                 Vec::new()
             }
-            (Stage::Waiting | Stage::Sealed | Stage::AwaitingApproval, Event::CancelRequested { by }) => {
-                self.end(RecordBody::Cancelled(Cancelled { by }))
-            }
+            (
+                Stage::Waiting | Stage::Sealed | Stage::AwaitingApproval | Stage::Deploying,
+                Event::CancelRequested { by },
+            ) => self.end(RecordBody::Cancelled(Cancelled { by })),
             (Stage::Running, Event::CancelRequested { by }) => vec![Effect::StopRun { by }],
 
             // The engine's records are not this machine's to write: the run is continued when somebody can again.
             (Stage::Running, Event::GivenUp(_)) => vec![Effect::End],
             (
-                Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::AwaitingApproval,
+                Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::AwaitingApproval | Stage::Deploying,
                 Event::GivenUp(problem),
             ) => self.end(RecordBody::Failed(Ended { problems: vec![problem] })),
 
             // Late, or told twice.
             (
-                Stage::Waiting | Stage::Sealed | Stage::AwaitingApproval | Stage::Running,
+                Stage::Waiting | Stage::Sealed | Stage::AwaitingApproval | Stage::Deploying | Stage::Running,
                 Event::Negotiated(_) | Event::Reused { .. },
             )
-            | (Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::Running, Event::Decided { .. })
-            | (Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::AwaitingApproval, Event::RunEnded) => {
-                Vec::new()
-            }
+            | (
+                Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::Deploying | Stage::Running,
+                Event::Decided { .. },
+            )
+            | (
+                Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::AwaitingApproval | Stage::Running,
+                Event::Deployed(_),
+            )
+            | (
+                Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::AwaitingApproval | Stage::Deploying,
+                Event::RunEnded,
+            ) => Vec::new(),
         }
     }
 
@@ -258,12 +302,21 @@ impl Lifecycle {
         self.stage == Stage::Ended
     }
 
-    fn begin(&mut self, pipeline: Pipeline) -> Vec<Effect> {
-        let changed = |status| RecordBody::PipelineChanged(PipelineChanged { status, revision: pipeline.revision });
-        self.next_revision = self.revision_after(pipeline);
+    fn begin(&mut self) -> Vec<Effect> {
+        let pipeline = self.pipeline;
+        if let Some(followed) = &self.follows {
+            // It runs, whatever the pipeline is.
+            let plan = followed.plan.clone();
+            self.stage = Stage::Negotiating;
+            return vec![Effect::LookUp(plan)];
+        }
         match (self.purpose, pipeline.status) {
-            (Purpose::Pause, _) => self.end(changed(PipelineStatus::Paused)),
-            (Purpose::Delete, _) => self.end(changed(PipelineStatus::Deleted)),
+            (Purpose::Pause | Purpose::Delete, _) if self.deploys => {
+                self.stage = Stage::Deploying;
+                let pauses = self.purpose == Purpose::Pause;
+                vec![Effect::Deploy(if pauses { Deployment::Pause } else { Deployment::Remove })]
+            }
+            (Purpose::Pause | Purpose::Delete, _) => self.carry_on(),
             (Purpose::Run, PipelineStatus::Paused) => self.refuse(resting("paused")),
             (Purpose::Run, PipelineStatus::Deleted) => self.refuse(resting("deleted")),
             (Purpose::Apply, _) if self.next_revision <= pipeline.revision => {
@@ -304,6 +357,10 @@ impl Lifecycle {
             self.stage = Stage::Ended;
             return vec![Effect::End];
         }
+        if self.follows.is_some() {
+            self.stage = Stage::Running;
+            return vec![Effect::Run(plan)];
+        }
         if !self.approved && needs_approval(plan.plan()) {
             let schema_change = plan.plan().schema_change;
             let needed = ApprovalNeeded { plan_hash: plan.hash().clone(), schema_change };
@@ -311,17 +368,28 @@ impl Lifecycle {
             return vec![Effect::Record(RecordBody::ApprovalNeeded(needed))];
         }
         let mut effects = self.compile(&plan);
-        match self.purpose {
-            Purpose::Apply => {
-                let changed = PipelineChanged { status: PipelineStatus::Active, revision: self.next_revision };
-                effects.extend(self.end(RecordBody::PipelineChanged(changed)));
-            }
-            Purpose::Run | Purpose::Plan | Purpose::Pause | Purpose::Delete => {
-                self.stage = Stage::Running;
-                effects.push(Effect::Run(plan));
-            }
+        if self.deploys {
+            let resume = self.purpose == Purpose::Apply && self.pipeline.status != PipelineStatus::Active;
+            self.stage = Stage::Deploying;
+            effects.push(Effect::Deploy(Deployment::Plan { plan, resume }));
+        } else {
+            effects.extend(self.carry_on());
         }
         effects
+    }
+
+    /// Goes on once what is kept elsewhere is as it should be.
+    fn carry_on(&mut self) -> Vec<Effect> {
+        let changed = |status, revision| RecordBody::PipelineChanged(PipelineChanged { status, revision });
+        match self.purpose {
+            Purpose::Apply => self.end(changed(PipelineStatus::Active, self.next_revision)),
+            Purpose::Pause => self.end(changed(PipelineStatus::Paused, self.pipeline.revision)),
+            Purpose::Delete => self.end(changed(PipelineStatus::Deleted, self.pipeline.revision)),
+            Purpose::Run | Purpose::Plan => {
+                self.stage = Stage::Running;
+                self.plan.clone().map(Effect::Run).into_iter().collect()
+            }
+        }
     }
 
     fn decide(&mut self, approved: bool, by: Option<String>) -> Vec<Effect> {

@@ -1,16 +1,21 @@
 //! The life of a request, event by event.
 
+use std::sync::Arc;
+
 use dagwright_model::{
     code::Code,
+    id::RequestId,
     message::Cost,
     plan::{PLAN_VERSION, Plan},
-    record::{Accepted, Ingress, PipelineStatus, Purpose, RecordBody},
+    record::{Accepted, Followed, Ingress, PipelineStatus, Purpose, RecordBody},
     spec::{Airflow, Approval, Policy, Retries, SchemaChange},
     task::Problem,
 };
 use dagwright_negotiation::session::Ending;
 
-use super::{Effect, Event, Lifecycle, Pipeline, Stage};
+use crate::agreed::Agreed;
+
+use super::{Deployment, Effect, Event, Lifecycle, Pipeline, Stage};
 
 fn accepted(purpose: Purpose, revision: Option<u64>) -> Accepted {
     Accepted {
@@ -58,13 +63,18 @@ fn plan(approval: Approval, schema_change: SchemaChange) -> Plan {
 struct Bench {
     life: Lifecycle,
     accepted: Accepted,
+    /// Whether the engine keeps pipelines.
+    deploys: bool,
     records: Vec<RecordBody>,
 }
 
 impl Bench {
     fn new(purpose: Purpose, revision: Option<u64>) -> Self {
-        let accepted = accepted(purpose, revision);
-        Self { life: Lifecycle::new(&accepted), accepted, records: Vec::new() }
+        Self::of(accepted(purpose, revision), false)
+    }
+
+    fn of(accepted: Accepted, deploys: bool) -> Self {
+        Self { life: Lifecycle::new(&accepted, deploys), accepted, deploys, records: Vec::new() }
     }
 
     #[track_caller]
@@ -79,6 +89,11 @@ impl Bench {
                     told
                 }
                 Effect::Negotiate => "negotiate".into(),
+                Effect::LookUp(_) => "look up".into(),
+                Effect::Deploy(Deployment::Plan { resume: false, .. }) => "deploy".into(),
+                Effect::Deploy(Deployment::Plan { resume: true, .. }) => "deploy and resume".into(),
+                Effect::Deploy(Deployment::Pause) => "pause".into(),
+                Effect::Deploy(Deployment::Remove) => "remove".into(),
                 Effect::Run(_) => "run".into(),
                 Effect::StopRun { .. } => "stop".into(),
                 Effect::End => "end".into(),
@@ -104,7 +119,7 @@ impl Bench {
 
     /// Loses the machine and builds it anew from what it recorded.
     fn lose(&mut self) -> &mut Self {
-        self.life = Lifecycle::new(&self.accepted);
+        self.life = Lifecycle::new(&self.accepted, self.deploys);
         for body in &self.records {
             assert_eq!(self.life.replay(body, |_| None), Ok(()), "{}", body.kind());
         }
@@ -178,6 +193,55 @@ fn a_pipeline_that_rests_runs_nothing_until_it_is_applied() {
         Bench::new(Purpose::Apply, None).turn(status, 2, "negotiate");
         Bench::new(Purpose::Pause, None).turn(status, 2, "Paused 2, end");
         Bench::new(Purpose::Delete, None).turn(status, 2, "Deleted 2, end");
+    }
+}
+
+#[test]
+fn where_pipelines_are_kept_a_plan_is_deployed_before_it_runs() {
+    let deployed = || Event::Deployed(Ok(()));
+    let mut bench = Bench::of(accepted(Purpose::Run, None), true);
+    bench.turn(ACTIVE, 0, "negotiate");
+    bench.seal(Approval::Never, SchemaChange::None, "airflow2, airflow3, deploy");
+    // Lost while it was deployed: that is done again, to no further effect.
+    bench.lose().turn(ACTIVE, 0, "deploy").apply(deployed(), "run").apply(deployed(), "");
+    bench.apply(Event::RunEnded, "end");
+
+    for (status, wanted) in [
+        (ACTIVE, "airflow2, airflow3, deploy"),
+        (PipelineStatus::Paused, "airflow2, airflow3, deploy and resume"),
+        (PipelineStatus::Deleted, "airflow2, airflow3, deploy and resume"),
+    ] {
+        let mut bench = Bench::of(accepted(Purpose::Apply, None), true);
+        bench.turn(status, 2, "negotiate").seal(Approval::Never, SchemaChange::None, wanted);
+        bench.apply(deployed(), "Active 3, end");
+    }
+    for (purpose, wanted, then) in
+        [(Purpose::Pause, "pause", "Paused 2, end"), (Purpose::Delete, "remove", "Deleted 2, end")]
+    {
+        Bench::of(accepted(purpose, None), true).turn(ACTIVE, 2, wanted).apply(deployed(), then);
+    }
+}
+
+#[test]
+fn what_cannot_be_deployed_is_refused_and_may_be_cancelled_meanwhile() {
+    let problem = Problem { code: Code::DagRefused, subject: "p".into(), message: "m".into(), hint: "h".into() };
+    let mut bench = Bench::of(accepted(Purpose::Run, None), true);
+    bench.turn(ACTIVE, 0, "negotiate").seal(Approval::Never, SchemaChange::None, "airflow2, airflow3, deploy");
+    bench.apply(Event::Deployed(Err(problem)), "failed DW0913, end");
+    let mut bench = Bench::of(accepted(Purpose::Run, None), true);
+    bench.turn(ACTIVE, 0, "negotiate").seal(Approval::Never, SchemaChange::None, "airflow2, airflow3, deploy");
+    bench.apply(Event::CancelRequested { by: None }, "cancelled, end").apply(Event::Deployed(Ok(())), "end");
+}
+
+#[test]
+fn a_run_that_is_there_is_followed_whatever_its_pipeline_is() {
+    for status in [ACTIVE, PipelineStatus::Paused, PipelineStatus::Deleted] {
+        let plan = plan(Approval::Always, SchemaChange::Widening);
+        let follows = Some(Followed { dag_run: "scheduled__1".into(), plan: plan.hash() });
+        let mut bench = Bench::of(Accepted { follows, ..accepted(Purpose::Run, None) }, true);
+        bench.turn(status, 0, "look up");
+        let reused = Event::Reused { plan: Arc::new(Agreed::new(plan)), from: RequestId("first".into()) };
+        bench.apply(reused, "plan_reused, run").apply(Event::RunEnded, "end");
     }
 }
 

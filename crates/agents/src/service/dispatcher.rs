@@ -301,6 +301,8 @@ impl Handler<Drain> for Dispatcher {
         for other in others {
             other.task.abort();
         }
+        // What runs elsewhere goes on without this process.
+        let grace = if self.shared.resources.engine.keeps_pipelines() { Duration::ZERO } else { grace };
         let running: Vec<_> =
             running.into_iter().map(|followed| (followed.inbox.clone(), followed.task.clone())).collect();
         let wait = async move {
@@ -310,7 +312,9 @@ impl Handler<Drain> for Dispatcher {
                 }
             };
             if tokio::time::timeout(grace, all).await.is_err() {
-                tracing::warn!("stopping runs that did not end within the grace time; they will be continued");
+                tracing::info!(
+                    "no longer at work on runs that did not end within the grace time; they will be continued"
+                );
                 for (inbox, task) in &running {
                     task.abort();
                     inbox.closed().await;

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, future::pending, sync::Arc, time::Instant};
 
 use actix::Addr;
-use dagwright_engine::{Cancel, Error as EngineError, Job, event};
+use dagwright_engine::{Cancel, Error as EngineError, Job, airflow::run_id, event};
 use dagwright_model::{
     ask::AskBody,
     code::Code,
@@ -28,12 +28,15 @@ use super::{
 use crate::{
     agreed::Agreed,
     interval,
-    lifecycle::{Effect, Event, Lifecycle, Pipeline},
+    lifecycle::{Deployment, Effect, Event, Lifecycle, Pipeline},
     metrics::{self, Place, Waiting},
 };
 
 /// Where the negotiation's records begin: right behind the acceptance.
 const NEGOTIATION_FIRST: u64 = 1;
+
+/// How many of a pipeline's requests are looked through for the one that a plan was agreed on for.
+const REQUESTS_MAX: usize = 1000;
 
 /// What somebody asks of a request.
 #[derive(Clone, Debug)]
@@ -103,7 +106,8 @@ pub(super) async fn follow(
     asked: mpsc::Receiver<Asked>,
 ) -> Ended {
     let (register, id) = (shared.resources.register.clone(), request.clone());
-    let known = match blocking(move || read(&*register, &id)).await.map_err(|error| shared.refused(error)) {
+    let deploys = shared.resources.engine.keeps_pipelines();
+    let known = match blocking(move || read(&*register, &id, deploys)).await.map_err(|error| shared.refused(error)) {
         Ok(Some(known)) => known,
         Ok(None) => return Ended::Done,
         Err(_) => return Ended::HandedOver, // The ledger failed, which is told elsewhere.
@@ -121,12 +125,12 @@ pub(super) async fn follow(
 }
 
 /// Reads a request's life from the ledger, and what its pipeline is; `None` when there is nothing to follow.
-fn read(register: &dyn Register, request: &RequestId) -> Result<Option<Known>, StoreError> {
+fn read(register: &dyn Register, request: &RequestId, deploys: bool) -> Result<Option<Known>, StoreError> {
     // First: what is settled meanwhile is asked once more, to no effect.
     let asks = register.asks(request)?;
     let records = register.read(request, 0)?;
     let Some(RecordBody::Accepted(accepted)) = records.first().map(|record| &record.body) else { return Ok(None) };
-    let mut life = Lifecycle::new(accepted);
+    let mut life = Lifecycle::new(accepted, deploys);
     for record in &records {
         let plan = |hash: &PlanHash| register.plan(hash).ok().flatten();
         if life.replay(&record.body, plan).is_err() {
@@ -254,7 +258,12 @@ impl Follower {
         for effect in effects {
             match effect {
                 Effect::Record(body) => records.push(body),
-                Effect::Negotiate | Effect::Run(_) | Effect::StopRun { .. } | Effect::End => others.push(effect),
+                Effect::Negotiate
+                | Effect::LookUp(_)
+                | Effect::Deploy(_)
+                | Effect::Run(_)
+                | Effect::StopRun { .. }
+                | Effect::End => others.push(effect),
             }
         }
         self.append(records, life.has_ended()).await?;
@@ -265,8 +274,12 @@ impl Follower {
                 Effect::End => return Ok(true),
                 Effect::StopRun { by } => self.cancel.request(by),
                 // What would begin now is begun by the next process.
-                Effect::Negotiate | Effect::Run(_) if self.shared.draining.is_cancelled() => return Ok(true),
+                Effect::Negotiate | Effect::Deploy(_) | Effect::Run(_) if self.shared.draining.is_cancelled() => {
+                    return Ok(true);
+                }
                 Effect::Negotiate => *work = Some(Box::pin(negotiate(self.errand()))),
+                Effect::LookUp(plan) => *work = Some(Box::pin(look_up(self.errand(), plan))),
+                Effect::Deploy(deployment) => *work = Some(Box::pin(deploy(self.errand(), deployment))),
                 Effect::Run(plan) => {
                     let running_max = usize::try_from(plan.plan().airflow.max_active_runs).unwrap_or(usize::MAX);
                     let (pipeline, request) = (plan.plan().dag_id.clone(), self.request.clone());
@@ -361,6 +374,46 @@ async fn negotiate(commission: Commission) -> Told {
     }
 }
 
+/// Looks up the plan of a run that is there already, and a request that it was agreed on for.
+async fn look_up(commission: Commission, hash: PlanHash) -> Told {
+    let Commission { shared, accepted, next_sequence, .. } = commission;
+    let (register, pipeline, wanted) = (shared.resources.register.clone(), accepted.pipeline, hash.clone());
+    let found = blocking(move || {
+        let Some(plan) = register.plan(&wanted)? else { return Ok(None) };
+        let known = register.requests(&pipeline, REQUESTS_MAX)?;
+        let from = known.into_iter().find(|summary| summary.plan.as_ref() == Some(&wanted));
+        Ok(from.map(|summary| (plan, summary.request)))
+    });
+    match found.await.map_err(|error| shared.refused(error)) {
+        Ok(Some((plan, from))) => Told::Event(Event::Reused { plan: Arc::new(Agreed::new(plan)), from }, next_sequence),
+        Ok(None) => {
+            let problem = Problem {
+                code: Code::RequestUnknown,
+                subject: hash.0.clone(),
+                message: format!("there is no plan {}, of which Airflow has a run", hash.short()),
+                hint: "its requests were forgotten, or another Dagwright deployed it".into(),
+            };
+            Told::Event(Event::GivenUp(problem), next_sequence)
+        }
+        Err(refused) => Told::Failed(refused),
+    }
+}
+
+/// Changes what is kept of the pipeline elsewhere.
+async fn deploy(commission: Commission, deployment: Deployment) -> Told {
+    let Commission { shared, accepted, next_sequence, .. } = commission;
+    let (engine, pipeline) = (&shared.resources.engine, &accepted.pipeline);
+    let result = match deployment {
+        Deployment::Plan { plan, resume } => match engine.deploy(plan.plan()).await {
+            Ok(()) if resume => engine.resume_pipeline(pipeline).await,
+            deployed => deployed,
+        },
+        Deployment::Pause => engine.pause_pipeline(pipeline).await,
+        Deployment::Remove => engine.remove_pipeline(pipeline).await,
+    };
+    Told::Event(Event::Deployed(result), next_sequence)
+}
+
 /// Runs a plan, or goes on with its run.
 async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Told {
     let Commission { shared, request, accepted, next_sequence } = commission;
@@ -370,12 +423,12 @@ async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Tol
     drop(waiting);
     let interval = match (&accepted.interval, &plan.schedule) {
         (Some(given), _) => Ok(Some(given.clone())),
-        (None, Some(schedule)) => {
+        (None, Some(schedule)) if accepted.follows.is_none() => {
             let now = i64::try_from(shared.clock().now_ms()).unwrap_or(i64::MAX);
             let now = chrono::DateTime::from_timestamp_millis(now).unwrap_or_default();
             interval::last_whole(schedule, now).map(Some)
         }
-        (None, None) => Ok(None),
+        (None, Some(_) | None) => Ok(None),
     };
     let interval = match interval {
         Ok(interval) => interval,
@@ -383,7 +436,10 @@ async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Tol
     };
     let started = RunStarted {
         plan_hash: agreed.hash().clone(),
-        effect: request.to_string(),
+        effect: match &accepted.follows {
+            None => request.to_string(),
+            Some(followed) => run_id::effect(&accepted.pipeline, &followed.dag_run),
+        },
         generation: 0,
         base: accepted.base.clone(),
         staging: shared.settings.staging.clone(),
@@ -391,7 +447,7 @@ async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Tol
         interval,
         params: accepted.params.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
         backfill: accepted.backfill,
-        dag_run: None,
+        dag_run: accepted.follows.as_ref().map(|followed| followed.dag_run.clone()),
     };
     let (events, mut heard) = event::channel();
     let job = Job {

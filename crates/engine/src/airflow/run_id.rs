@@ -24,6 +24,13 @@ pub fn of(request: &RequestId) -> String {
     format!("{PREFIX}{request}")
 }
 
+/// Returns what identifies the effects of a run: the request that it was triggered for, or else the run itself, as the
+/// operators say.
+#[must_use]
+pub fn effect(dag_id: &str, run_id: &str) -> String {
+    run_id.strip_prefix(PREFIX).map_or_else(|| format!("{dag_id}/{run_id}"), str::to_owned)
+}
+
 /// Returns how the run of a request is triggered.
 pub(crate) fn trigger(plan: &Plan, request: &RequestId, started: &RunStarted, run_id: &str) -> Trigger {
     let params: &BTreeMap<String, Value> = &started.params;
