@@ -15,7 +15,7 @@ use opentelemetry::{
 };
 
 const PURPOSE: Label = Label::of("purpose", &["plan", "run", "apply", "pause", "delete"]);
-const INGRESS: Label = Label::of("ingress", &["command_line", "http", "kafka"]);
+const INGRESS: Label = Label::of("ingress", &["command_line", "http", "kafka", "airflow"]);
 const ACTOR: Label = Label::of("actor", &["orchestrator", "extraction", "transformation", "loading", "follower"]);
 const KINDS: Label = Label::of(
     "kind",

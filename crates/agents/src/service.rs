@@ -2,6 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `adopt` | takes on runs that Airflow started |
 //! | `dispatcher` | the actor that knows which requests are open, and keeps the one who follows each |
 //! | `plans` | plans that were agreed on lately |
 //! | `follow` | the shell around one request's [`Lifecycle`](crate::lifecycle) |
@@ -11,6 +12,7 @@
 //! A request counts as taken on when its acceptance is in the ledger; whatever ends this process after that, it goes on
 //! with the next one. Nothing here decides what happens to a request: that is the machine's.
 
+mod adopt;
 mod dispatcher;
 mod follow;
 mod limits;
