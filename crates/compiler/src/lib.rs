@@ -13,7 +13,7 @@
 mod anchor;
 mod doc;
 mod emit;
-mod file_name;
+pub mod file_name;
 
 use std::{fmt, str::FromStr};
 
