@@ -42,7 +42,8 @@ impl Exit {
             | Code::AirflowUnreachable
             | Code::AirflowUnavailable
             | Code::AirflowUnauthenticated
-            | Code::AirflowDenied => Self::Unreachable,
+            | Code::AirflowDenied
+            | Code::DeployFailed => Self::Unreachable,
             Code::SpecUnreadable
             | Code::SpecUnknownKey
             | Code::SpecWrongType
@@ -110,6 +111,7 @@ impl Exit {
             | Code::AirflowRefused
             | Code::AirflowNotOffered
             | Code::AirflowUnreadable
+            | Code::DeployRefused
             | Code::Internal => Self::Failed,
         }
     }
