@@ -223,7 +223,7 @@ impl Worker {
             let (destination, change) = (self.destination.clone(), change.clone());
             match blocking(move || destination.put(&change)).await {
                 Ok(placed) => return Ok(placed.changed),
-                Err(error) if attempt < tries => {
+                Err(error) if attempt < tries && error.is_retryable() => {
                     tracing::warn!(error = %ErrorChain(&error), attempt, "DAG files could not be written, trying again");
                     sleep(pause).await;
                     pause *= 2;
