@@ -12,6 +12,7 @@ from conftest import AIRFLOW_MAJOR, DAGS, HERE
 from dagwright_airflow import DagwrightLoad, events, feedback, listener, plan
 from dagwright_airflow.compat import AirflowException, AirflowFailException
 
+SAMPLES = HERE.parents[2] / "crates/engine/src/airflow/told/samples"
 SCHEMA = json.loads((HERE.parents[2] / "docs/feedback.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 VALIDATOR.check_schema(SCHEMA)
@@ -82,6 +83,11 @@ def test_a_run_is_told_from_start_to_end(daemon, fake):
     (of_run,) = [event for event in found if event["kind"] == "dag_run" and event["state"] != "running"]
     assert of_run["state"] == "success"
     assert of_run is found[-1]
+    # What the daemon's tests read was posted by this package: it must still look like that.
+    (recorded,) = SAMPLES.glob(f"posted-{AIRFLOW_MAJOR}.*.jsonl")
+    samples = map(json.loads, recorded.read_text().splitlines())
+    fields = {sample["kind"]: sample.keys() for sample in samples}
+    assert all(event.keys() == fields[event["kind"]] for event in found)
 
 
 @pytest.mark.usefixtures("database")

@@ -2,6 +2,16 @@
 //! `dagwright-airflow`, read from the topic of Airflow's own event producer, or asked for over REST.
 //!
 //! Whatever is told may be told twice, late, or out of order, and may lack what the way it came does not carry.
+//!
+//! | module | what it reads |
+//! |---|---|
+//! | [`posted`] | events that the listener of `dagwright-airflow` posts |
+//! | [`produced`] | records of Airflow's own event producer |
+//! | `fields` | the members of a JSON object, each with its bound |
+
+mod fields;
+pub mod posted;
+pub mod produced;
 
 use chrono::{DateTime, Utc};
 use dagwright_airflow::{RunState, TaskState};
@@ -11,9 +21,12 @@ use dagwright_model::{
     task::Counts,
 };
 
+pub use self::fields::Refused;
+
 /// Takes in what Airflow tells.
 pub trait Ear: Send + Sync {
-    /// Takes something in; never blocks, and may drop what it has no room for, since what is missed is looked for later.
+    /// Takes something in; never blocks, and may drop what it has no room for, since what is missed is looked for later. Of
+    /// DAGs that are nobody's here it is told as well.
     fn hear(&self, told: Told);
 }
 
@@ -52,8 +65,12 @@ pub struct ToldRun {
     pub request: Option<RequestId>,
     /// The plan that its DAG was compiled from.
     pub plan: Option<PlanHash>,
+    /// How often it was cleared.
+    pub clear_number: Option<u32>,
     /// When it started, or was last taken up again.
     pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
 }
 
 /// A try of a task, as far as it was told.
@@ -63,10 +80,15 @@ pub struct ToldTask {
     pub task: TaskId,
     /// Which instance of a mapped task.
     pub map_index: Option<u32>,
-    /// Which try, from 1; goes on when the task is cleared.
+    /// Which try, from 1; goes on when the task is cleared. 0 where somebody marked a task that was never tried.
     pub attempt: u32,
-    /// The state.
+    /// The number of the last try that it may have, less one; what it grows by beyond the task's retries says that the task
+    /// was cleared.
+    pub max_tries: Option<u32>,
+    /// The state. [`TaskState::Failed`] is that of a try where [`ToldTask::is_last`] is not known.
     pub state: TaskState,
+    /// Whether no further try follows one that failed; `None` where that was not told, so that Airflow must be asked.
+    pub is_last: Option<bool>,
     /// When the try started.
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
