@@ -13,6 +13,8 @@
 //! visible with a [`Commit`]: ledger records, events and the consumed offset at once or not at all. The reasons stand in
 //! `docs/adr/0009-ledger-on-kafka.md`.
 //!
+//! A [`Listener`] hears what others write to a topic of theirs.
+//!
 //! What a request means is its caller's affair: it forwards ([`Received::forward`]), buries ([`Received::dead_letter`]) or
 //! answers each, and commits that.
 //!
@@ -30,6 +32,7 @@ mod deliveries;
 mod error;
 mod events;
 mod instance;
+mod listener;
 mod member;
 mod message;
 mod ownership;
@@ -51,6 +54,7 @@ pub use dead_letters::{Address, DeadLetter, DeadLetters, Head, Listing, Replayed
 pub use error::Error;
 pub use events::{EventReader, Told};
 pub use instance::{Instance, Requests};
+pub use listener::{Heard, Listener};
 pub use message::{
     ATTEMPTS, CUT_FROM, Destination, ERROR, ERROR_CODE, FORWARDED_FROM, HeaderList, LedgerRecord, ORIGIN, Outgoing,
     REPEATED, REPLAY_OF, Received, Room,

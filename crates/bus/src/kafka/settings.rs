@@ -246,6 +246,18 @@ impl Settings {
         config
     }
 
+    /// For readers of what others write to a topic of theirs, outside any group.
+    pub(crate) fn listener(&self, topic: &str) -> Result<ClientConfig, Error> {
+        if let Some(problem) = name_problem("airflow.events.topic", topic, TOPIC_NAME_MAX) {
+            return Err(Error::Settings { problems: vec![problem] });
+        }
+        self.validate()?;
+        let mut config = self.reader("listener");
+        // Its place is gone from the topic: as little as possible is passed over.
+        config.set("auto.offset.reset", "earliest");
+        Ok(config)
+    }
+
     /// For whoever wants to know what is committed, and reads hardly anything.
     pub(crate) fn witness(&self) -> ClientConfig {
         self.reader("witness")

@@ -14,7 +14,7 @@ use dagwright_bus::kafka::{
 };
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
@@ -321,6 +321,15 @@ pub(crate) async fn make_topic_with(address: &str, topic: &str, partitions: i32,
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
     let made = admin.create_topics([&new], &options).await.expect("an answer");
     assert_eq!(made, [Ok(topic.to_owned())]);
+}
+
+/// Gives a topic more partitions.
+pub(crate) async fn grow_topic(address: &str, topic: &str, partitions: usize) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", address).create().expect("a client");
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let grown = admin.create_partitions(&[NewPartitions::new(topic, partitions)], &options).await.expect("an answer");
+    assert_eq!(grown, [Ok(topic.to_owned())]);
 }
 
 /// Produces a record as others do.

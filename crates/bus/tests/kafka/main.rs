@@ -9,6 +9,7 @@ mod failover;
 mod harness;
 mod ledger;
 mod lengths;
+mod listener;
 mod mock;
 mod routes;
 mod topics;
