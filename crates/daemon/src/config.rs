@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `agents` | `[agents]` |
 //! | `diagnose` | everything that is wrong with the layers, at once |
+//! | `feedback` | `[airflow.feedback]`, `[airflow.events]` |
 //! | `retention` | `[retention]` |
 //! | `service` | what only `serve` asks of its settings |
 //! | `settings` | every setting with its value, and where that is from |
@@ -16,6 +17,7 @@
 
 mod agents;
 pub(crate) mod diagnose;
+pub(crate) mod feedback;
 pub(crate) mod retention;
 mod service;
 mod settings;
@@ -45,7 +47,7 @@ pub(crate) use self::{
     telemetry::{Log, LogFormat, Telemetry},
     tokens::Fault as TokenFault,
 };
-use self::{diagnose::Diagnostic, retention::Retention, webhooks::Webhook};
+use self::{diagnose::Diagnostic, feedback::Airflow, retention::Retention, webhooks::Webhook};
 
 /// Every setting with its default; also what `config/default.toml` documents.
 const DEFAULTS: &str = include_str!("../../../config/default.toml");
@@ -62,6 +64,7 @@ pub(crate) struct Config {
     pub(crate) staging: Folder,
     pub(crate) quarantine: Folder,
     pub(crate) engine: Engine,
+    pub(crate) airflow: Airflow,
     pub(crate) negotiation: Negotiation,
     pub(crate) agents: Agents,
     pub(crate) bus: Bus,

@@ -101,6 +101,7 @@ impl Exit {
             | Code::PipelinePaused
             | Code::NotAllowed
             | Code::Unauthenticated
+            | Code::SignatureInvalid
             | Code::ScopeMissing
             | Code::ApprovalOwn
             | Code::NothingToDecide

@@ -7,6 +7,7 @@
 //! | `pipelines` | pipelines and the plans that were sealed for them |
 //! | `plans` | approves and declines plans |
 //! | `events` | what happens, as server-sent events |
+//! | `feedback` | takes in what Airflow tells of runs |
 //! | `openapi` | the description of all this |
 //! | `health` | whether the process lives, and whether it takes requests on |
 //! | `metrics` | what is measured |
@@ -29,6 +30,7 @@ mod body;
 mod connections;
 pub(crate) mod events;
 pub(crate) mod fault;
+mod feedback;
 pub(crate) mod health;
 mod limit;
 mod metrics;
@@ -56,6 +58,7 @@ use actix_web::{
     web::{self, PayloadConfig, QueryConfig, ServiceConfig},
 };
 use anyhow::{Context, Result};
+use dagwright_engine::airflow::told::posted::EVENT_BYTES_MAX;
 use dagwright_store::Register;
 use prometheus::Registry;
 
@@ -71,16 +74,18 @@ use crate::{api, config::Config, serve::State};
 /// How long answers under way may take when the service ends; streams of events end at once.
 const CLOSE_S: u64 = 10;
 
-/// Declares the routes of the API: each path with its methods, where any other method is told which there are.
+/// Declares routes of the API: each path with its methods, where any other method is told which there are.
 macro_rules! routes {
-    ($($path:literal { $($method:ident $handler:path),+ })+) => {
-        /// Every path of the API with a method that it takes.
+    ($routes:ident, $all:ident: $($path:literal { $($method:ident $handler:path),+ })+) => {
+        /// Every path with a method that it takes.
         #[cfg(test)]
-        const ROUTES: &[(&str, &str)] = &[$($(($path, stringify!($method))),+),+];
+        const $all: &[(&str, &str)] = &[$($(($path, stringify!($method))),+),+];
 
-        fn routes(config: &mut ServiceConfig) {
+        /// Declares them below a path; what is sent to them may be as long as this.
+        fn $routes(config: &mut ServiceConfig, root: &str, bytes_max: usize) {
             $(
-                let resource = web::resource($path)$(.route(web::$method().to($handler)))+;
+                let resource = web::resource(format!("{root}{}", $path)).app_data(PayloadConfig::new(bytes_max));
+                let resource = resource$(.route(web::$method().to($handler)))+;
                 let allowed = [$(stringify!($method).to_ascii_uppercase()),+].join(", ");
                 config.service(resource.default_service(web::to(move || other_method(allowed.clone()))));
             )+
@@ -88,7 +93,12 @@ macro_rules! routes {
     };
 }
 
-routes! {
+// Whoever calls these says who they are by something else than a token.
+routes! { signed_routes, SIGNED_ROUTES:
+    "/feedback" { post feedback::take }
+}
+
+routes! { routes, ROUTES:
     "/requests" { get requests::list, post requests::submit }
     "/requests/{id}" { get requests::show }
     "/requests/{id}/transcript" { get requests::transcript }
@@ -182,12 +192,15 @@ fn service(config: &mut ServiceConfig, state: web::Data<State>) {
     vitals(config, state.gate.clone(), state.metrics.clone(), readiness);
     config
         .app_data(state)
-        .app_data(PayloadConfig::new(body_max))
         .app_data(QueryConfig::default().error_handler(|error, _| {
             Fault::bad(format!("the query is not valid: {error}"), "/api/v1/openapi.json lists the parameters").into()
         }))
         .route(&format!("{}/openapi.json", api::ROOT), web::get().to(openapi::show))
-        .service(web::scope(api::ROOT).wrap(from_fn(auth::guard)).configure(routes));
+        // Before the scope, which takes whatever begins as its path does.
+        .configure(|config| signed_routes(config, api::ROOT, EVENT_BYTES_MAX))
+        .service(
+            web::scope(api::ROOT).wrap(from_fn(auth::guard)).configure(move |config| routes(config, "", body_max)),
+        );
 }
 
 /// Declares what every process answers.

@@ -1,7 +1,7 @@
 //! The settings that are in force: some change while the daemon runs.
 //!
-//! SIGHUP reads the configuration again, with the files that it names. The log's level, the limits, the tokens and the
-//! certificate change at once; what else differs needs a restart, which the log says. A configuration that is not valid
+//! SIGHUP reads the configuration again, with the files that it names. The log's level, the limits, the tokens, Airflow's
+//! secrets and the certificate change at once; what else differs needs a restart, which the log says. A configuration that is not valid
 //! changes nothing.
 
 use std::{
@@ -15,13 +15,14 @@ use dagwright_telemetry::chain::ErrorChain;
 
 use crate::{
     config::{Config, Error, Settings},
+    feedback::Feedback,
     http::{auth::Gate, tls::Certificate},
     serve::limits,
     telemetry::LogLevel,
 };
 
 /// Settings that take effect without a restart, by the start of their keys.
-const RELOADED: [&str; 4] = ["log.level", "limits.", "http.tokens.", "http.requests_per_second"];
+const RELOADED: [&str; 5] = ["log.level", "limits.", "http.tokens.", "http.requests_per_second", "airflow.feedback."];
 
 /// Those that do where the service spoke TLS before, and does so still.
 const RELOADED_TLS: &str = "http.tls.";
@@ -47,8 +48,13 @@ impl Live {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the configuration again; a process that takes no requests on has no service.
-    pub(crate) fn reload(&self, gate: &Gate, certificate: Option<&Certificate>, service: Option<&Service>) {
+    /// Reads the configuration again; a process that takes no requests on has no service, and hears nothing of Airflow.
+    pub(crate) fn reload(
+        &self,
+        gate: &Gate,
+        certificate: Option<&Certificate>,
+        service: Option<(&Service, &Feedback)>,
+    ) {
         let roles = &self.now().agents.roles;
         let read =
             || Ok((Config::load_service(self.file.as_deref(), Some(roles))?, Settings::read(self.file.as_deref())?));
@@ -71,8 +77,11 @@ impl Live {
         let is_reloaded = |key: &str| {
             RELOADED.iter().any(|start| key.starts_with(start)) || (tls.is_some() && key.starts_with(RELOADED_TLS))
         };
-        if let Some(service) = service {
+        if let Some((service, feedback)) = service {
             service.set_limits(limits(&config));
+            if let Err(error) = feedback.change(&config.airflow.feedback) {
+                tracing::error!(%error, "the secrets of Airflow's feedback stay as they are");
+            }
         }
         let later: Vec<_> = self.first.differences(&settings).into_iter().filter(|key| !is_reloaded(key)).collect();
         let mut next = Config::clone(&self.now());
@@ -80,6 +89,7 @@ impl Live {
         next.limits = config.limits;
         next.http.tokens = config.http.tokens;
         next.http.requests_per_second = config.http.requests_per_second;
+        next.airflow.feedback = config.airflow.feedback;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         if later.is_empty() {
             tracing::info!("configuration reloaded");

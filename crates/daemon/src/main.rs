@@ -13,6 +13,7 @@ mod config;
 mod crew;
 mod desk;
 mod exit;
+mod feedback;
 mod http;
 mod kafka;
 mod live;

@@ -58,13 +58,14 @@ const TABLE: &[Metric] =
 
 /// Every metric, by the crate that measures it.
 #[cfg(test)]
-pub(crate) const ALL: [(&str, &[Metric]); 6] = [
+pub(crate) const ALL: [(&str, &[Metric]); 7] = [
     ("agents", dagwright_agents::metrics::TABLE),
     ("engine", dagwright_engine::metrics::TABLE),
     ("bus", dagwright_bus::metrics::TABLE),
     ("store", dagwright_store::metrics::TABLE),
     ("daemon", TABLE),
     ("webhooks", crate::outlets::metrics::TABLE),
+    ("feedback", crate::feedback::metrics::TABLE),
 ];
 
 struct Instruments {
@@ -87,6 +88,7 @@ pub(crate) fn prepare() {
     dagwright_agents::metrics::prepare();
     dagwright_engine::metrics::prepare();
     dagwright_store::metrics::prepare();
+    crate::feedback::metrics::prepare();
     LazyLock::force(&INSTRUMENTS);
 }
 

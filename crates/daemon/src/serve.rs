@@ -17,7 +17,7 @@ use dagwright_agents::{
     service::{Limits, Resources, Settings},
 };
 use dagwright_bus::kafka::Stats;
-use dagwright_engine::{LocalEngine, Settings as EngineSettings};
+use dagwright_engine::{LocalEngine, Settings as EngineSettings, airflow::told::Ear};
 use dagwright_model::{code::Code, task::Problem};
 use dagwright_store::{Cache, Outbox, Register, Retention, SledCache, SledStore};
 use dagwright_telemetry::export::ENDPOINT_VARIABLE;
@@ -32,6 +32,7 @@ use crate::{
     crew,
     desk::{STORE_WAIT, bounds, task_program},
     exit::Exit,
+    feedback::{self, Feedback},
     http::{self, auth::Gate, events::STREAMS_MAX, tls::Certificate},
     kafka::{self, Station},
     live::Live,
@@ -67,6 +68,10 @@ pub(crate) struct State {
     pub(crate) live: Live,
     /// What Prometheus is told.
     pub(crate) metrics: Registry,
+    /// Who follows runs on Airflow; `None` where the engine is another.
+    pub(crate) ear: Option<Arc<dyn Ear>>,
+    /// What Airflow's listener posts.
+    pub(crate) feedback: Feedback,
     /// Who may call.
     pub(crate) gate: Arc<Gate>,
     /// What callers are shown; `None` where they call without TLS.
@@ -111,6 +116,9 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
         Some(station) => Arc::new(station.ledger.clone()),
     };
     let service = start_service(&config, register.clone()).await?;
+    // The embedded engine sees its tasks itself.
+    let ear: Option<Arc<dyn Ear>> = None;
+    let hearing = feedback::topic::start(&config, ear.clone()).await?;
     let admission = Admission::new(config.clone(), register.clone()).map_err(|message| {
         let hint = "config/default.toml shows what a glob looks like".into();
         Refusal::Problem(Problem { code: Code::ConfigInvalid, subject: "uris.allow".into(), message, hint })
@@ -140,6 +148,8 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
         news,
         live: Live::new(common.config.clone(), config.clone(), telemetry.level.clone())?,
         metrics: telemetry.registry.clone(),
+        ear,
+        feedback: Feedback::new(&config.airflow.feedback)?,
         gate: Arc::new(Gate::new(&config.http)?),
         certificate: config.http.tls.as_ref().map(Certificate::read).transpose()?.map(Arc::new),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -195,6 +205,10 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
     let until = Instant::now() + grace;
     handle.stop(true).await;
     service.drain(grace).await;
+    // As long as anything ran, it was heard of.
+    if let Some(hearing) = hearing {
+        hearing.abort();
+    }
     service.leave().await;
     leave.cancel();
     if let Some(member) = member {
@@ -248,6 +262,6 @@ pub(crate) fn limits(config: &Config) -> Limits {
 async fn reload(state: Arc<State>) {
     let mut requests = reload_requested();
     while requests.next().await {
-        state.live.reload(&state.gate, state.certificate.as_deref(), Some(&state.service));
+        state.live.reload(&state.gate, state.certificate.as_deref(), Some((&state.service, &state.feedback)));
     }
 }

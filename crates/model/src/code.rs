@@ -153,6 +153,7 @@ codes! {
     BusDenied = 817, Permission, "the message bus refused access";
     CacheForeign = 818, BadSpec, "the local cache does not fit the ledger";
     RequestSlow = 819, SourceUnavailable, "a request took too long to arrive";
+    SignatureInvalid = 820, Permission, "a signature is missing or not valid";
     EventRefused = 830, DataError, "a webhook refused an event";
     WebhookUnreachable = 831, SinkUnavailable, "a webhook could not be reached";
     EventsForgotten = 832, DataError, "events are not kept any more";

@@ -64,6 +64,14 @@ impl Config {
             let hint = "keep requests for longer, or lower negotiation.facts_age_max";
             fault("retention.requests".into(), message, hint);
         }
+        if let Err(wrong) = self.airflow.feedback.signer() {
+            let key = format!("airflow.feedback.{}", wrong.key);
+            fault(key.trim_end_matches('.').into(), wrong.to_string(), wrong.hint);
+        }
+        if !self.airflow.events.topic.is_empty() && self.kafka.brokers.trim().is_empty() {
+            let message = "it is a topic of Kafka, and kafka.brokers is empty".into();
+            fault("airflow.events.topic".into(), message, "set kafka.brokers, or leave the topic empty");
+        }
         for (name, webhook) in &self.webhooks {
             for (key, message, hint) in webhook.faults() {
                 fault(format!("webhooks.{name}.{key}"), message, hint);

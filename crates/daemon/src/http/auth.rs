@@ -122,6 +122,15 @@ impl Gate {
         Ok(())
     }
 
+    /// Writes down who was refused where no token is asked for, by another proof of who they are; one that has none has
+    /// the share of whoever tries tokens. Returns what to answer.
+    pub(super) fn refuse(&self, caller: &str, request: &HttpRequest, fault: Fault) -> Fault {
+        let peer = request.peer_addr().map(|address| address.ip().to_canonical());
+        let fault = self.keys().charge(peer, fault);
+        refused(caller, peer, request.method().as_str(), request.path(), &fault);
+        fault
+    }
+
     fn keys(&self) -> Arc<Keys> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -142,6 +151,15 @@ impl Keys {
         };
         let tokens = http.tokens.iter().filter_map(key).collect();
         Ok(Self { tokens, limiter: Limiter::new(http.requests_per_second) })
+    }
+
+    /// Takes it out of a caller's share when nobody knows who they are; what is too much is refused for that instead.
+    fn charge(&self, peer: Option<IpAddr>, fault: Fault) -> Fault {
+        if fault.status_code() == StatusCode::UNAUTHORIZED {
+            self.limiter.check(None, peer).err().unwrap_or(fault)
+        } else {
+            fault
+        }
     }
 
     /// Tells who calls.
@@ -266,11 +284,7 @@ pub(super) async fn guard<B: MessageBody + 'static>(
         Ok(caller) => caller,
         Err(fault) => {
             // Whoever tries tokens has a share too.
-            let fault = if fault.status_code() == StatusCode::UNAUTHORIZED {
-                keys.limiter.check(None, peer).err().unwrap_or(fault)
-            } else {
-                fault
-            };
+            let fault = keys.charge(peer, fault);
             refused("unknown", peer, request.method().as_str(), request.path(), &fault);
             return Ok(request.into_response(fault.error_response()));
         }

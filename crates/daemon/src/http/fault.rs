@@ -254,7 +254,7 @@ async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Fault> {
 fn status(code: Code) -> StatusCode {
     match code {
         Code::RequestInvalid => StatusCode::BAD_REQUEST,
-        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::Unauthenticated | Code::SignatureInvalid => StatusCode::UNAUTHORIZED,
         Code::NotAllowed | Code::ScopeMissing | Code::ApprovalOwn => StatusCode::FORBIDDEN,
         Code::RequestUnknown | Code::DeadLetterUnknown => StatusCode::NOT_FOUND,
         Code::RequestSlow => StatusCode::REQUEST_TIMEOUT,

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::{events, pipelines, plans, requests, runs};
+use super::{events, feedback, pipelines, plans, requests, runs};
 use crate::api::{self, Decided, Details, Page, Pipeline, Receipt, Run, Said, SealedPlan, Stopping, Story, WholePlan};
 
 /// The operations, without what all of them share.
@@ -27,6 +27,7 @@ use crate::api::{self, Decided, Details, Page, Pipeline, Receipt, Run, Said, Sea
         (name = "pipelines", description = "What is kept"),
         (name = "plans", description = "What waits for a person"),
         (name = "events", description = "What happens"),
+        (name = "feedback", description = "What Airflow tells"),
     ),
     paths(
         requests::list, requests::submit, requests::show, requests::transcript, requests::explain, requests::cancel,
@@ -34,6 +35,7 @@ use crate::api::{self, Decided, Details, Page, Pipeline, Receipt, Run, Said, Sea
         runs::list, runs::show, runs::cancel,
         plans::approve, plans::decline,
         events::stream,
+        feedback::take,
     ),
 )]
 struct Operations;
@@ -46,6 +48,9 @@ const SHARED: [(&str, &str); 5] = [
     ("500", "DW0799, DW0703: something is wrong here, and the log says what"),
     ("503", "DW0812: the service has more to do than it takes on"),
 ];
+
+/// What Airflow's listener posts, which is described for whoever else posts it.
+const FEEDBACK: &str = include_str!("../../../../docs/feedback.schema.json");
 
 /// Shows the description.
 pub(super) async fn show() -> HttpResponse {
@@ -117,6 +122,7 @@ fn schemas() -> Map<String, Value> {
     schemas.append(&mut pages);
     schemas.extend(taken_in("PipelineRequest", PipelineRequest::json_schema()));
     schemas.extend(taken_in("Spec", Spec::json_schema()));
+    schemas.extend(taken_in("FeedbackEvent", serde_json::from_str(FEEDBACK).unwrap_or_default()));
     schemas
 }
 

@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod document;
 mod events;
+mod feedback;
 
 use std::{collections::BTreeMap, io::Write as _, path::Path, sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ use dagwright_agents::{
     service::{Resources, Settings},
 };
 use dagwright_bus::in_process::InProcess;
-use dagwright_engine::{Engine, Error as EngineError, Job, RunOutcome};
+use dagwright_engine::{Engine, Error as EngineError, Job, RunOutcome, airflow::told::Ear};
 use dagwright_model::{
     facts::{ProbeReply, ProbeRequest, TypingReply, TypingRequest},
     id::{RequestId, TaskId},
@@ -37,7 +38,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{auth::Gate, events::STREAMS_MAX};
-use crate::{admission::Admission, config::Config, live::Live, serve::State, telemetry::LogLevel};
+use crate::{admission::Admission, config::Config, feedback::Feedback, live::Live, serve::State, telemetry::LogLevel};
 
 /// What every service here allows.
 const SETTINGS: &str = "[uris]\nallow = [\"/data/**\"]\n";
@@ -127,6 +128,11 @@ impl World {
 
     /// Starts a service with further settings, and variables of its environment.
     async fn with(settings: &str, variables: &[(&str, &str)]) -> Self {
+        Self::hearing(settings, variables, None).await
+    }
+
+    /// Starts one that somebody hears through what Airflow tells.
+    async fn hearing(settings: &str, variables: &[(&str, &str)], ear: Option<Arc<dyn Ear>>) -> Self {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         file.write_all(format!("{SETTINGS}{settings}").as_bytes()).expect("written");
         let config = Arc::new(Config::load(Some(file.path())).expect("valid settings"));
@@ -173,6 +179,8 @@ impl World {
             kafka: None,
             live: Live::new(None, config.clone(), LogLevel::detached()).expect("settings"),
             metrics: Registry::new(),
+            ear,
+            feedback: Feedback::new(&config.airflow.feedback).expect("secrets"),
             certificate: None,
             gate: Arc::new(Gate::with(&config.http, variable).expect("tokens")),
             config,

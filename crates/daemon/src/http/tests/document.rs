@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dagwright_model::code::Code;
 use serde_json::Value;
 
-use crate::http::{ROUTES, openapi};
+use crate::http::{ROUTES, SIGNED_ROUTES, openapi};
 
 /// Calls `visit` with every value in a document.
 fn walk(value: &Value, visit: &mut impl FnMut(&Value)) {
@@ -27,7 +27,8 @@ fn every_route_is_described_and_every_description_has_a_route() {
             methods.as_object().into_iter().flatten().map(move |(method, _)| (path.clone(), method.clone()))
         })
         .collect();
-    let there: BTreeSet<_> = ROUTES.iter().map(|(path, method)| ((*path).to_owned(), (*method).to_owned())).collect();
+    let there: BTreeSet<_> =
+        ROUTES.iter().chain(SIGNED_ROUTES).map(|(path, method)| ((*path).to_owned(), (*method).to_owned())).collect();
     assert_eq!(described, there);
 }
 
