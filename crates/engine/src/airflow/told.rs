@@ -10,6 +10,8 @@
 //! | `fields` | the members of a JSON object, each with its bound |
 
 mod fields;
+#[cfg(test)]
+mod hostile;
 pub mod posted;
 pub mod produced;
 
