@@ -84,6 +84,10 @@ pub(crate) async fn look(
 
 /// Returns what an event says of a try; `None` where Airflow has to be asked for the particulars.
 pub(crate) fn told(told: &ToldTask, following: &Following) -> Option<Tried> {
+    if told.attempt == 0 {
+        // Somebody marked what was never tried.
+        return None;
+    }
     let instance = TaskInstance { task: told.task.clone(), map_index: told.map_index };
     let tried = |progress| Some(Tried { instance: instance.clone(), attempt: told.attempt, progress, seen: false });
     let elapsed_ms = elapsed_ms(told.started_at, told.ended_at);
@@ -100,10 +104,12 @@ pub(crate) fn told(told: &ToldTask, following: &Following) -> Option<Tried> {
             None => None,
         },
         TaskState::Failed | TaskState::UpForRetry => {
+            // Not every way says whether another try follows, and to take one for the last would end the run.
+            let again = !told.is_last?;
             let failure = told.failure.as_ref()?;
             let problem = problem(&told.task, failure.code?, failure.message.as_deref().unwrap_or_default());
             let outcome = Box::new(verdict::ended(Status::Failed, problem, elapsed_ms));
-            tried(Progress::Ended { outcome, again: told.state == TaskState::UpForRetry })
+            tried(Progress::Ended { outcome, again })
         }
         _ => None,
     }
@@ -221,9 +227,81 @@ fn elapsed_ms(from: Option<chrono::DateTime<chrono::Utc>>, to: Option<chrono::Da
 
 #[cfg(test)]
 mod tests {
-    use dagwright_model::code::Code;
+    use std::sync::Arc;
 
-    use super::last_words;
+    use dagwright_airflow::TaskState;
+    use dagwright_model::{code::Code, task::Status};
+
+    use super::{last_words, told};
+    use crate::{
+        airflow::{
+            following::{Following, Progress},
+            told::{
+                ToldTask, What,
+                posted::{self, Content},
+                produced,
+            },
+        },
+        tests::fixture::{plan, task},
+    };
+
+    /// What the listener and the event producer said of the same tries, in words: `asked` is what Airflow is asked for.
+    fn heard(task: &ToldTask, following: &Following) -> String {
+        let Some(tried) = told(task, following) else { return "asked".into() };
+        match tried.progress {
+            Progress::Running => "running".into(),
+            Progress::Ended { outcome, again: true } => format!("{:?}, again", outcome.status),
+            Progress::Ended { outcome, again: false } => format!("{:?}", outcome.status),
+        }
+    }
+
+    #[test]
+    fn what_an_event_does_not_say_is_asked_for() {
+        // Of another plan, whose tasks are none of these: so none is its clean-up, which counts nothing.
+        let following = Following::new(Arc::new(plan(vec![task("read", &[])])), true);
+        let posted: Vec<_> = include_str!("told/samples/posted-3.3.2.jsonl")
+            .lines()
+            .filter_map(|line| match posted::read(line.as_bytes()).expect("an event").content {
+                Content::Told(told) => Some(told.what),
+                Content::Dropped(_) => None,
+            })
+            .collect();
+        let produced: Vec<_> = include_str!("told/samples/produced-3.3.2.jsonl")
+            .lines()
+            .map(|line| {
+                let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                let value = record["value"].as_str().expect("a text");
+                produced::read(value.as_bytes()).expect("a record").expect("of a run or a task").what
+            })
+            .collect();
+        let tasks = |told: Vec<What>| {
+            told.into_iter().filter_map(|what| match what {
+                What::Task(task) => Some(*task),
+                What::Run(_) => None,
+            })
+        };
+        let (mut failed, mut succeeded) = (0, 0);
+        for (posted, produced) in tasks(posted).zip(tasks(produced)) {
+            assert_eq!((&posted.task, &posted.state), (&produced.task, &produced.state));
+            let says = (heard(&posted, &following), heard(&produced, &following));
+            let says = (says.0.as_str(), says.1.as_str());
+            match posted.state {
+                TaskState::Running => assert_eq!(says, ("running", "running")),
+                TaskState::Success => {
+                    succeeded += 1;
+                    assert_eq!(says, ("Succeeded", "asked"));
+                }
+                _ => {
+                    failed += 1;
+                    assert_eq!(says, ("Failed", "asked"));
+                    let again = ToldTask { is_last: Some(false), state: TaskState::UpForRetry, ..posted.clone() };
+                    assert_eq!(heard(&again, &following), format!("{:?}, again", Status::Failed));
+                }
+            }
+            assert_eq!(heard(&ToldTask { attempt: 0, ..posted }, &following), "asked", "never tried, only marked");
+        }
+        assert_eq!((failed, succeeded), (1, 6));
+    }
 
     #[test]
     fn the_last_of_our_own_words_counts() {
