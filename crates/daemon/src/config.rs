@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `agents` | `[agents]` |
+//! | `airflow` | `[airflow]`, `[airflow.deploy]` |
 //! | `diagnose` | everything that is wrong with the layers, at once |
 //! | `feedback` | `[airflow.feedback]`, `[airflow.events]` |
 //! | `retention` | `[retention]` |
@@ -16,6 +17,7 @@
 //! connection of the same name in a file. Unknown keys and bad values are refused. Secrets never print: see [`Secret`].
 
 mod agents;
+pub(crate) mod airflow;
 pub(crate) mod diagnose;
 pub(crate) mod feedback;
 pub(crate) mod retention;
@@ -47,7 +49,7 @@ pub(crate) use self::{
     telemetry::{Log, LogFormat, Telemetry},
     tokens::Fault as TokenFault,
 };
-use self::{diagnose::Diagnostic, feedback::Airflow, retention::Retention, webhooks::Webhook};
+use self::{airflow::Airflow, diagnose::Diagnostic, retention::Retention, webhooks::Webhook};
 
 /// Every setting with its default; also what `config/default.toml` documents.
 const DEFAULTS: &str = include_str!("../../../config/default.toml");
@@ -108,15 +110,18 @@ pub(crate) struct Folder {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Engine {
-    #[serde(rename = "kind")]
-    _kind: EngineKind,
+    pub(crate) kind: EngineKind,
     pub(crate) parallelism: usize,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+/// What runs plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum EngineKind {
+pub(crate) enum EngineKind {
+    /// The embedded engine.
     Local,
+    /// An Apache Airflow, for `serve`; `run` uses the embedded engine all the same.
+    Airflow,
 }
 
 /// The bounds of one negotiation.

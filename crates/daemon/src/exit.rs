@@ -113,6 +113,10 @@ impl Exit {
             | Code::AirflowNotOffered
             | Code::AirflowUnreadable
             | Code::DeployRefused
+            | Code::DagRefused
+            | Code::DagUnseen
+            | Code::RunLost
+            | Code::RunStopped
             | Code::Internal => Self::Failed,
         }
     }

@@ -12,6 +12,7 @@ mod client;
 mod config;
 mod crew;
 mod desk;
+mod engines;
 mod exit;
 mod feedback;
 mod http;

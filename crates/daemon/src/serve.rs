@@ -4,7 +4,6 @@
 //! drains it, a ledger that failed ends it at once, since only a new process knows what is in it.
 
 use std::{
-    num::NonZeroUsize,
     sync::Arc,
     thread::available_parallelism,
     time::{Duration, Instant},
@@ -17,10 +16,12 @@ use dagwright_agents::{
     service::{Limits, Resources, Settings},
 };
 use dagwright_bus::kafka::Stats;
-use dagwright_engine::{LocalEngine, Settings as EngineSettings, airflow::told::Ear};
+use dagwright_engine::{
+    Engine,
+    airflow::{AirflowEngine, told::Ear},
+};
 use dagwright_model::{code::Code, task::Problem};
 use dagwright_store::{Cache, Outbox, Register, Retention, SledCache, SledStore};
-use dagwright_telemetry::export::ENDPOINT_VARIABLE;
 use prometheus::Registry;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,9 +29,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::Admission,
     cli::Common,
-    config::{BusKind, Config},
+    config::{BusKind, Config, EngineKind},
     crew,
-    desk::{STORE_WAIT, bounds, task_program},
+    desk::{STORE_WAIT, bounds},
+    engines,
     exit::Exit,
     feedback::{self, Feedback},
     http::{self, auth::Gate, events::STREAMS_MAX, tls::Certificate},
@@ -115,9 +117,13 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
         None => store.clone(),
         Some(station) => Arc::new(station.ledger.clone()),
     };
-    let service = start_service(&config, register.clone()).await?;
+    let airflow = match config.engine.kind {
+        EngineKind::Local => None,
+        EngineKind::Airflow => Some(Arc::new(engines::airflow(&config)?)),
+    };
+    let service = start_service(&config, register.clone(), airflow.clone()).await?;
     // The embedded engine sees its tasks itself.
-    let ear: Option<Arc<dyn Ear>> = None;
+    let ear: Option<Arc<dyn Ear>> = airflow.clone().map(|engine| engine as Arc<dyn Ear>);
     let hearing = feedback::topic::start(&config, ear.clone()).await?;
     let admission = Admission::new(config.clone(), register.clone()).map_err(|message| {
         let hint = "config/default.toml shows what a glob looks like".into();
@@ -167,6 +173,9 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
             Some(tokio::spawn(station.work(config.clone(), admission, service.clone(), stop)))
         }
     };
+    // Once this process knows which pipelines it acts for.
+    let adopting = airflow.as_ref().and_then(|engine| engine.strangers());
+    let adopting = adopting.map(|strangers| tokio::spawn(service.clone().adopt_all(strangers)));
     let reloads = tokio::spawn(reload(state.clone()));
     let (server, address) = http::start(state.clone())?;
     let handle = server.handle();
@@ -189,6 +198,9 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
     };
     reloads.abort();
     retention.abort();
+    if let Some(adopting) = adopting {
+        adopting.abort();
+    }
     if broken {
         return Err(Refusal::Problem(Problem {
             code: Code::StoreUnusable,
@@ -219,22 +231,18 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
     Ok(Exit::Done)
 }
 
-async fn start_service(config: &Arc<Config>, register: Arc<dyn Register>) -> Result<Service> {
-    let program = task_program(config)?;
-    let connections = config.all_connections()?;
-    let mut engine = EngineSettings::new(&program);
-    if let Some(parallelism) = NonZeroUsize::new(config.engine.parallelism) {
-        engine.parallelism = parallelism;
-    }
-    if let Some(endpoint) = config.telemetry.otlp.endpoint() {
-        engine.environment.insert(ENDPOINT_VARIABLE.into(), endpoint.into());
-    }
-    let resources = Resources {
-        agents: crew::ports(config, register.clone()).await?,
-        register,
-        engine: Arc::new(LocalEngine::new(engine)),
-        connections,
+async fn start_service(
+    config: &Arc<Config>,
+    register: Arc<dyn Register>,
+    airflow: Option<Arc<AirflowEngine>>,
+) -> Result<Service> {
+    let engine: Arc<dyn Engine> = match airflow {
+        Some(engine) => engine,
+        None => Arc::new(engines::local(config)?),
     };
+    let connections = config.all_connections()?;
+    let agents = crew::ports(config, register.clone()).await?;
+    let resources = Resources { agents, register, engine, connections };
     let Limits { negotiations_max, runs_max, open_max } = limits(config);
     let settings = Settings {
         staging: config.staging(),
@@ -253,7 +261,11 @@ pub(crate) fn limits(config: &Config) -> Limits {
     let cores = available_parallelism().map_or(1, usize::from);
     Limits {
         negotiations_max: config.limits.negotiations,
-        runs_max: if config.limits.runs == 0 { cores } else { config.limits.runs },
+        runs_max: match (config.limits.runs, config.engine.kind) {
+            (0, EngineKind::Local) => cores,
+            (0, EngineKind::Airflow) => config.limits.open_requests,
+            (runs, _) => runs,
+        },
         open_max: config.limits.open_requests,
     }
 }

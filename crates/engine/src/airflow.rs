@@ -9,6 +9,7 @@
 //! | `follower` | the shell around it |
 //! | `look` | what became of tries, as Airflow shows it or as it was told |
 //! | `class` | what kind of failure a code means, and what may be done about it |
+//! | `sweep` | removes what no DAG refers to and no run needs |
 //! | [`told`] | what Airflow's events say, whichever way they come |
 //! | [`watch`] | who follows which run; asks Airflow so that no end is missed |
 //! | [`run_id`] | what a run that we trigger is called, and what it is given |
@@ -23,6 +24,7 @@ mod following;
 mod look;
 pub(crate) mod metrics;
 pub mod run_id;
+mod sweep;
 pub mod told;
 pub mod watch;
 

@@ -7,15 +7,6 @@ use serde::Deserialize;
 use super::tokens::secret_file;
 use crate::outlets::signature::Signer;
 
-/// What is set of Airflow.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Airflow {
-    #[serde(default)]
-    pub(crate) feedback: AirflowFeedback,
-    pub(crate) events: AirflowEvents,
-}
-
 /// How the listener of `dagwright-airflow` shows that it is the one that posts; with neither nothing is taken.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,7 +8,7 @@ use glob::Pattern;
 use url::Url;
 
 use super::{
-    CONNECTION_PREFIX, Config, Error, TokenFault,
+    CONNECTION_PREFIX, Config, EngineKind, Error, TokenFault,
     diagnose::{self, Diagnostic},
     layers,
     webhooks::WEBHOOKS_MAX,
@@ -63,6 +63,11 @@ impl Config {
         if let Some(message) = self.retention.fault(self.negotiation.facts_age_max) {
             let hint = "keep requests for longer, or lower negotiation.facts_age_max";
             fault("retention.requests".into(), message, hint);
+        }
+        if self.engine.kind == EngineKind::Airflow {
+            for wrong in self.airflow.faults() {
+                fault(format!("airflow.{}", wrong.key), wrong.to_string(), wrong.hint);
+            }
         }
         if let Err(wrong) = self.airflow.feedback.signer() {
             let key = format!("airflow.feedback.{}", wrong.key);

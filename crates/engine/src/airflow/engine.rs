@@ -15,6 +15,7 @@ use super::{
     deploy::Destination,
     deployer::Deployer,
     follower::{Tools, follow, patiently},
+    sweep,
     told::{Ear, Told},
     watch::{Stranger, Watch},
 };
@@ -25,6 +26,8 @@ use crate::{Engine, Error, Job, RunOutcome};
 pub struct Settings {
     /// How long Airflow may take to show a DAG that was deployed, while it answers.
     pub patience: Duration,
+    /// How long plans and snapshots are kept that no DAG refers to any more; `None` for ever.
+    pub keep: Option<Duration>,
 }
 
 /// Runs plans on an Airflow.
@@ -33,6 +36,7 @@ pub struct AirflowEngine {
     tools: Tools,
     strangers: Mutex<Option<mpsc::Receiver<Stranger>>>,
     reconciling: JoinHandle<()>,
+    sweeping: Option<JoinHandle<()>>,
 }
 
 // === impl AirflowEngine ===
@@ -40,12 +44,14 @@ pub struct AirflowEngine {
 impl AirflowEngine {
     /// Makes an engine; what it does beside runs, it does on the running event loop.
     #[must_use]
-    pub fn start(airflow: Arc<dyn Airflow>, destination: Arc<dyn Destination>, settings: &Settings) -> Self {
+    pub fn start(airflow: Arc<dyn Airflow>, destination: Arc<dyn Destination>, settings: Settings) -> Self {
         let (watch, strangers) = Watch::new();
+        let sweeping =
+            settings.keep.map(|keep| tokio::spawn(sweep::again_and_again(airflow.clone(), destination.clone(), keep)));
         let deployer = Deployer::start(airflow.clone(), destination, settings.patience);
         let reconciling = tokio::spawn(watch.clone().reconcile(airflow.clone()));
         let tools = Tools { airflow, deployer, watch };
-        Self { tools, strangers: Mutex::new(Some(strangers)), reconciling }
+        Self { tools, strangers: Mutex::new(Some(strangers)), reconciling, sweeping }
     }
 
     /// Returns where it is told of runs that nobody follows; once.
@@ -108,5 +114,8 @@ impl Engine for AirflowEngine {
 impl Drop for AirflowEngine {
     fn drop(&mut self) {
         self.reconciling.abort();
+        if let Some(sweeping) = &self.sweeping {
+            sweeping.abort();
+        }
     }
 }
