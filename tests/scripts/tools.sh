@@ -9,6 +9,7 @@
 #   tools.sh faketime   libfaketime, by which a test lets the clock jump, from Debian's package, of which nothing else is installed
 #   tools.sh strace     strace, by which a test kills a process at each of its steps, unless the machine has it
 #   tools.sh all        the seven above
+#   tools.sh package DIR   package dagwright-airflow as it is in the repository, with its entry points, for a PYTHONPATH
 #   tools.sh compose    docker-compose, which reads deploy/compose.yaml without an engine, from Debian's packages
 #   tools.sh lint       cargo-deny, unless the machine has it; apart from `all` as it compiles for minutes
 #   tools.sh lock       resolves requirements/*.in anew into requirements/*.txt
@@ -268,6 +269,13 @@ airflow() {
     for version; do venv "airflow-$version"; done
 }
 
+package() {
+    [[ -n ${1:-} ]] || usage
+    need_uv
+    "$uv" pip install -q -p "$tools/airflow-3.3.2/bin/python" --no-deps --target "$1" "$here/../../deploy/airflow" >&2 ||
+        die "could not build package dagwright-airflow; uv's output is above"
+}
+
 postgres() { has_postgres || locked apt install_postgres; }
 
 kafka() {
@@ -287,6 +295,7 @@ usage() {
 case "${1:-}" in
     python) venv tools ;;
     airflow) airflow "${@:2}" ;;
+    package) package "${2:-}" ;;
     postgres) postgres ;;
     kafka) kafka ;;
     promtool) has_promtool || locked promtool install_promtool ;;

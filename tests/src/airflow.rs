@@ -1,9 +1,12 @@
 //! A throwaway Airflow: scheduler, DAG processor and API, on PostgreSQL.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use serde_json::Value;
@@ -29,6 +32,15 @@ impl Airflow {
     /// When it cannot be started; the script says why.
     #[must_use]
     pub fn start(version: &str) -> Self {
+        Self::with(version, &[])
+    }
+
+    /// Starts an Airflow with variables of the environment of all its processes.
+    ///
+    /// # Panics
+    /// As [`Airflow::start`].
+    #[must_use]
+    pub fn with(version: &str, variables: &[(&str, &str)]) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let tools = Command::new(repository().join("tests/scripts/tools.sh")).args(["airflow", version]).output();
         Ended::from(tools.expect("bash")).expect(0);
@@ -36,12 +48,37 @@ impl Airflow {
         let owner = std::process::id().to_string();
         let database = Postgres::shared().database(&format!("airflow_{}", STARTED.fetch_add(1, Relaxed)));
         let mut script = script();
-        script.arg("start").arg(folder.path()).args([version, &database, &owner]);
+        script.arg("start").arg(folder.path()).args([version, &database, &owner]).envs(variables.iter().copied());
         let started = Ended::from(script.output().expect("bash"));
         started.expect(0);
         let told: Value = serde_json::from_str(&started.stdout).expect("JSON");
         let text = |key: &str| told[key].as_str().unwrap_or_else(|| panic!("no {key} in {told}")).to_owned();
         Self { url: text("url"), password: text("password"), folder }
+    }
+
+    /// Takes all of its processes away.
+    ///
+    /// # Panics
+    /// When it cannot be stopped.
+    pub fn stop(&self) {
+        Ended::from(script().arg("stop").arg(self.folder.path()).output().expect("bash")).expect(0);
+    }
+
+    /// Installs package `dagwright-airflow` into a folder, for Airflow to find there, and returns it.
+    ///
+    /// # Panics
+    /// When it cannot be installed; the script says why.
+    #[must_use]
+    pub fn package() -> &'static Path {
+        static PACKAGE: OnceLock<TempDir> = OnceLock::new();
+        let install = || {
+            let folder = tempfile::Builder::new().prefix("dagwright-package-").tempdir().expect("a temporary folder");
+            let tools =
+                Command::new(repository().join("tests/scripts/tools.sh")).arg("package").arg(folder.path()).output();
+            Ended::from(tools.expect("bash")).expect(0);
+            folder
+        };
+        PACKAGE.get_or_init(install).path()
     }
 
     /// Returns its DAG folder.

@@ -1,21 +1,18 @@
 //! A DAG that runs nothing and is always there: Airflow is asked to parse by the name of a file that it knows, so that the
 //! first pipeline need not wait until Airflow looks by itself.
 
-use crate::{Artifact, Target, emit::TAG};
+use crate::{Artifact, emit::TAG};
 
 /// The anchor's `dag_id`.
 pub const ANCHOR: &str = "dagwright_anchor";
 
-/// Returns the anchor's DAG file; the same for every daemon.
+/// Returns the anchor's DAG file: the same for every daemon and every Airflow, so that it can be there before either knows of
+/// the other.
 #[must_use]
-pub fn anchor(target: Target) -> Artifact {
-    let module = match target {
-        Target::Airflow2 => "airflow.models.dag",
-        Target::Airflow3 => "airflow.sdk",
-    };
+pub fn anchor() -> Artifact {
     let text = format!(
         "\"\"\"Compiled by Dagwright: a DAG that runs nothing, by which it has this folder parsed.\"\"\"\n\n\
-         from {module} import DAG\n\n\
+         from airflow import DAG\n\n\
          with DAG(\n    \
              dag_id=\"{ANCHOR}\",\n    \
              description=\"Runs nothing: Dagwright has this folder parsed by it.\",\n    \

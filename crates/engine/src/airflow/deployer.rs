@@ -5,7 +5,7 @@
 //! names it, never by the time that has passed.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -102,7 +102,15 @@ impl Deployer {
         let (orders, to_do) = mpsc::channel(WAITING_MAX);
         let shown = Arc::<Shown>::default();
         let worker = Worker { airflow, destination, shown: shown.clone(), patience };
-        tokio::spawn(Arc::new(worker).work(to_do));
+        let worker = Arc::new(worker);
+        let anchoring = worker.clone();
+        tokio::spawn(async move {
+            // Whether Airflow is there or not: it finds the anchor when it starts.
+            if let Err(problem) = anchoring.put(with_anchor()).await {
+                tracing::error!(code = %problem.code, message = problem.message, "DAGs cannot be deployed");
+            }
+        });
+        tokio::spawn(worker.work(to_do));
         Self { orders, shown }
     }
 
@@ -185,8 +193,7 @@ impl Worker {
             Ok(_) => Target::Airflow3,
             Err(error) => return answer_all(orders, &called(&error)),
         };
-        let mut change = Change::default();
-        change.common.extend(Some(anchor(target)).map(|file| (file.name, file.bytes)));
+        let mut change = with_anchor();
         let mut written: BTreeMap<String, Written> = BTreeMap::new();
         for order in &orders {
             match &order.wish {
@@ -257,11 +264,16 @@ impl Worker {
             }
             !is_shown
         });
+        let removed = orders.iter().filter_map(|order| match &order.wish {
+            Wish::Remove(dag_id) => Some(dag_id.clone()),
+            Wish::Show(_) => None,
+        });
+        let mut leaving: BTreeSet<String> = removed.filter(|_| changed).collect();
         let began = Instant::now();
         let mut answered = Duration::ZERO;
         let (mut pause, longest) = LOOKS;
         let mut parsed: Option<Instant> = None;
-        while !written.is_empty() {
+        while !(written.is_empty() && leaving.is_empty()) {
             if changed && parsed.is_none_or(|at| at.elapsed() >= REPARSE_AFTER) {
                 self.reparse(&written).await;
                 parsed = Some(Instant::now());
@@ -278,16 +290,22 @@ impl Worker {
                         results.insert(dag_id, result.map(|()| Deployment::Visible));
                     }
                 }
+                if let Ok(gone) = self.gone(&leaving).await {
+                    leaving.retain(|dag_id| !gone.contains(dag_id));
+                }
                 // Time in which Airflow does not answer is not its time.
                 answered += pause + looked.elapsed();
             }
             if answered >= self.patience {
                 break;
             }
-            if !written.is_empty() {
+            if !(written.is_empty() && leaving.is_empty()) {
                 sleep(pause).await;
                 pause = (pause * 3 / 2).min(longest);
             }
+        }
+        for dag_id in leaving {
+            tracing::warn!(dag_id, "Airflow still shows a DAG whose files are gone");
         }
         tracing::debug!(dags = results.len(), elapsed_ms = began.elapsed().as_millis(), "Airflow was asked for DAGs");
         for order in orders {
@@ -321,6 +339,20 @@ impl Worker {
                 tracing::debug!(%error, "Airflow does not parse now, it will in its own time");
             }
         }
+    }
+
+    /// Returns which DAGs Airflow shows no longer.
+    async fn gone(&self, leaving: &BTreeSet<String>) -> Result<Vec<String>, CallError> {
+        let mut gone = Vec::new();
+        for dag_id in leaving {
+            match self.airflow.dag(dag_id).await {
+                Ok(dag) if dag.is_active => {}
+                Ok(_) => gone.push(dag_id.clone()),
+                Err(error) if error.is_not_found() => gone.push(dag_id.clone()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(gone)
     }
 
     /// Returns which DAGs Airflow shows with their plans, and which it cannot import.
@@ -367,6 +399,12 @@ impl Worker {
         }
         Ok(found)
     }
+}
+
+/// Returns a change that has the anchor in it and nothing else.
+fn with_anchor() -> Change {
+    let file = anchor();
+    Change { common: BTreeMap::from([(file.name, file.bytes)]), ..Change::default() }
 }
 
 async fn import_errors(airflow: &dyn Airflow) -> Result<Vec<ImportError>, CallError> {

@@ -1,0 +1,31 @@
+//! The whole loop, on both real Airflows: requests come over Kafka, their plans are deployed, triggered and followed, rows
+//! are in PostgreSQL, and events say so.
+//!
+//! One Airflow each, and a story: what a step leaves behind, the next one finds.
+
+mod steps;
+mod world;
+
+use world::{Deploy, World};
+
+#[test]
+fn airflow_2_runs_what_kafka_asks_for() {
+    let mut world = World::start("2.11.2", Deploy::Folder);
+    story(&mut world, 2);
+}
+
+#[test]
+fn airflow_3_runs_what_kafka_asks_for() {
+    let mut world = World::start("3.3.2", Deploy::Bundle);
+    story(&mut world, 3);
+}
+
+fn story(world: &mut World, major: u32) {
+    steps::a_request_is_loaded_rows(world, major);
+    steps::the_same_again_changes_nothing(world, major);
+    steps::a_run_that_somebody_starts_is_followed(world);
+    steps::a_cleared_run_is_followed_anew(world);
+    steps::a_daemon_that_was_killed_goes_on(world);
+    steps::what_is_away_is_waited_for_until_somebody_cancels(world);
+    steps::a_pipeline_rests_and_goes(world);
+}

@@ -1,0 +1,154 @@
+//! The steps of the story.
+
+use dagwright_airflow::{Airflow as _, Clear, RunState, Trigger};
+use serde_json::{Map, Value, json};
+
+use crate::world::{World, type_of};
+
+/// A request over Kafka becomes rows, and everything about it is told once.
+pub(crate) fn a_request_is_loaded_rows(world: &mut World, major: u32) {
+    let file = world.rows("in.csv", 0, 1000);
+    let spec = world.spec("copied", &file);
+    world.request("first", &json!({ "spec": spec }));
+    let ended = world.told("first", "run.succeeded");
+    assert_eq!(ended["data"]["rows"], json!({ "read": 1000, "loaded": 1000, "quarantined": 0, "superseded": 0 }));
+    assert_eq!(world.query("select count(*), count(distinct _dagwright_run_id) from public.copied"), "1000|1");
+
+    let request = ended["data"]["request_id"].clone();
+    let kinds = world.kinds(&request);
+    for kind in ["request.accepted", "plan.sealed", "run.started", "task.started", "task.succeeded", "run.succeeded"] {
+        assert_eq!(kinds.get(kind), Some(&1), "{kind} in {kinds:?}");
+    }
+    assert!(!kinds.contains_key("task.failed") && !kinds.contains_key("remedy.applied"), "{kinds:?}");
+    let task = world.told("first", "task.succeeded");
+    let run_id = format!("dagwright__{}", request.as_str().expect("an id"));
+    assert_eq!(task["data"]["dag_run_id"], run_id.as_str());
+    assert_eq!((&task["data"]["map_index"], &task["data"]["try_number"]), (&json!(-1), &json!(1)));
+
+    let runs = world.runs("copied");
+    assert_eq!(runs.iter().map(|run| run.run_id.as_str()).collect::<Vec<_>>(), [run_id.as_str()]);
+    assert_eq!(runs[0].state, RunState::Success);
+    assert_eq!(runs[0].bundle_version.is_some(), major == 3);
+    let explained = world.daemon().run(&world.workspace, &["explain", request.as_str().expect("an id")]);
+    assert!(explained.expect(0).stdout.contains(&run_id), "{}", explained.stdout);
+}
+
+/// The same request is one, and the same plan is deployed once however often it runs.
+pub(crate) fn the_same_again_changes_nothing(world: &mut World, major: u32) {
+    let file = world.workspace.path("in.csv");
+    let spec = world.spec("copied", &file);
+    world.request("first", &json!({ "spec": spec }));
+    for again in ["second", "third"] {
+        world.request(again, &json!({ "spec": spec }));
+        world.told(again, "run.succeeded");
+    }
+    assert_eq!(world.runs("copied").len(), 3, "one for each request");
+    assert_eq!(world.query("select count(*), count(distinct _dagwright_run_id) from public.copied"), "3000|3");
+    if major == 3 {
+        // The first plan made the table, the second appends to it; from then on nothing changes.
+        assert!(world.versions("copied").len() <= 2, "{:?}", world.versions("copied"));
+    }
+}
+
+/// Somebody triggers the DAG in Airflow: that run is followed like any other.
+pub(crate) fn a_run_that_somebody_starts_is_followed(world: &mut World) {
+    let trigger = Trigger {
+        dag_id: "copied".into(),
+        run_id: "by-hand".into(),
+        conf: Map::new(),
+        logical_date: None,
+        data_interval: None,
+        note: None,
+    };
+    world.call(world.client.trigger(&trigger));
+    let of_run = |event: &Value| event["data"]["dag_run_id"] == "by-hand" && event["type"] == type_of("task.succeeded");
+    let task = world.event("the task of a run by hand", of_run);
+    let request = task["data"]["request_id"].clone();
+    let is_end = |event: &Value| event["data"]["request_id"] == request && event["type"] == type_of("run.succeeded");
+    let ended = world.event("the end of a run by hand", is_end);
+    assert_eq!(ended["data"]["rows"]["loaded"], 1000);
+    assert_eq!(world.kinds(&request).get("request.accepted"), Some(&1));
+    assert_eq!(world.query("select count(*) from public.copied"), "4000");
+}
+
+/// Somebody clears a run that had ended: it runs again, replaces what it wrote, and is followed as another request.
+pub(crate) fn a_cleared_run_is_followed_anew(world: &mut World) {
+    let clear =
+        Clear { dag_id: "copied".into(), run_id: "by-hand".into(), tasks: None, only_failed: false, downstream: false };
+    assert!(!world.call(world.client.clear(&clear)).is_empty());
+    let second = |event: &Value| {
+        event["data"]["dag_run_id"] == "by-hand"
+            && event["data"]["try_number"] == 2
+            && event["type"] == type_of("task.succeeded")
+    };
+    let task = world.event("the second try of a run by hand", second);
+    let request = task["data"]["request_id"].clone();
+    let is_end = |event: &Value| event["data"]["request_id"] == request && event["type"] == type_of("run.succeeded");
+    world.event("the end of a cleared run", is_end);
+    assert_eq!(world.query("select count(*) from public.copied"), "4000", "its rows were replaced");
+}
+
+/// A daemon is killed while its run is under way, and the next one sees it to its end: one run, no row twice.
+pub(crate) fn a_daemon_that_was_killed_goes_on(world: &mut World) {
+    let file = world.rows("more.csv", 0, 500);
+    let spec = world.spec("killed", &file);
+    for (id, until) in [("at-sealed", "plan.sealed"), ("at-started", "run.started"), ("at-task", "task.started")] {
+        world.request(id, &json!({ "spec": spec }));
+        world.told(id, until);
+        world.kill_daemon();
+        world.start_daemon();
+        let ended = world.told(id, "run.succeeded");
+        assert_eq!(world.kinds(&ended["data"]["request_id"]).get("run.succeeded"), Some(&1));
+        assert_eq!(ended["data"]["rows"]["loaded"], 500);
+    }
+    assert_eq!(world.runs("killed").len(), 3);
+    assert_eq!(world.query("select count(*), count(distinct _dagwright_run_id) from public.killed"), "1500|3");
+}
+
+/// A source that went away fails the run; that is helped by clearing it later, until somebody wants no more of it.
+pub(crate) fn what_is_away_is_waited_for_until_somebody_cancels(world: &mut World) {
+    let file = world.rows("away.csv", 0, 10);
+    let spec = world.spec("away", &file);
+    world.request("there", &json!({ "spec": spec }));
+    world.told("there", "run.succeeded");
+    // Nothing is negotiated anew where Airflow runs it by itself.
+    std::fs::remove_file(&file).expect("removed");
+    let trigger = Trigger {
+        dag_id: "away".into(),
+        run_id: "without-its-source".into(),
+        conf: Map::new(),
+        logical_date: None,
+        data_interval: None,
+        note: None,
+    };
+    world.call(world.client.trigger(&trigger));
+    let failed = |event: &Value| event["data"]["pipeline"] == "away" && event["type"] == type_of("task.failed");
+    let task = world.event("a task without its source", failed);
+    assert_eq!(task["data"]["error"]["code"], "DW0301", "{task}");
+    let request = task["data"]["request_id"].clone();
+    let helped = |event: &Value| event["data"]["request_id"] == request && event["type"] == type_of("remedy.applied");
+    let remedy = world.event("a remedy", helped);
+    assert_eq!(remedy["data"]["error"]["code"], "DW0301", "{remedy}");
+    let id = request.as_str().expect("an id");
+    world.daemon().run(&world.workspace, &["cancel", id]).expect(0);
+    let cancelled = |event: &Value| event["data"]["request_id"] == request && event["type"] == type_of("run.cancelled");
+    world.event("the end of a cancelled run", cancelled);
+    let explained = world.daemon().run(&world.workspace, &["explain", id]);
+    assert!(explained.expect(0).stdout.contains("the tasks that failed were to run again"), "{}", explained.stdout);
+}
+
+/// A pipeline that is paused rests in Airflow; one that is deleted is gone from where Airflow reads DAGs.
+pub(crate) fn a_pipeline_rests_and_goes(world: &mut World) {
+    let is_paused = async |world: &World| world.client.dag("copied").await.map(|dag| dag.is_paused);
+    world.request("rest", &json!({ "action": "pause", "pipeline": "copied" }));
+    world.told("rest", "dag.removed");
+    assert!(world.call(is_paused(world)));
+    let spec = world.spec("copied", &world.workspace.path("in.csv"));
+    world.request("go on", &json!({ "action": "apply", "spec": spec }));
+    world.told("go on", "dag.deployed");
+    assert!(!world.call(is_paused(world)));
+    world.request("go", &json!({ "action": "delete", "pipeline": "copied" }));
+    world.told("go", "dag.removed");
+    world
+        .until("the DAG to be gone", async || Ok(Some(world.client.dag("copied").await?).filter(|dag| !dag.is_active)));
+}
