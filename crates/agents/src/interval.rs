@@ -6,7 +6,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
-use dagwright_model::spec::{Interval, Schedule};
+use dagwright_model::spec::{CronSchedule, Interval};
 
 /// Says why there is no interval.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ pub fn of(start: &str, end: &str) -> Result<Interval, Error> {
 ///
 /// # Errors
 /// [`Error::Timezone`], or [`Error::NoTick`] when the schedule has no two ticks before `now`.
-pub fn last_whole(schedule: &Schedule, now: DateTime<Utc>) -> Result<Interval, Error> {
+pub fn last_whole(schedule: &CronSchedule, now: DateTime<Utc>) -> Result<Interval, Error> {
     let zone: Tz = schedule.timezone.parse().map_err(|_| Error::Timezone(schedule.timezone.clone()))?;
     let no_tick = || Error::NoTick(schedule.cron.clone());
     let cron: Cron = schedule.cron.parse().map_err(|_| no_tick())?;
@@ -70,11 +70,11 @@ fn interval(start: DateTime<Utc>, end: DateTime<Utc>) -> Interval {
 
 #[cfg(test)]
 mod tests {
-    use dagwright_model::spec::Schedule;
+    use dagwright_model::spec::CronSchedule;
 
     #[track_caller]
     fn check(cron: &str, timezone: &str, now: &str, wanted: &str) {
-        let schedule = Schedule { cron: cron.into(), timezone: timezone.into(), start_date: None, catchup: false };
+        let schedule = CronSchedule { cron: cron.into(), timezone: timezone.into(), start_date: None, catchup: false };
         let found = super::last_whole(&schedule, now.parse().unwrap()).unwrap();
         assert_eq!(format!("{}/{}", found.start, found.end), wanted);
     }

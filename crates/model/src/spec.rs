@@ -229,7 +229,18 @@ pub struct QualityGate {
 
 /// When a pipeline runs by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Schedule {
+#[serde(untagged)]
+pub enum Schedule {
+    /// At certain times.
+    Cron(CronSchedule),
+    /// Whenever data it waits for changed. Only Airflow knows of that: elsewhere it runs on request.
+    Assets(AssetSchedule),
+}
+
+/// A schedule by the clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CronSchedule {
     /// Five cron fields; presets such as `@daily` are spelled out here.
     pub cron: String,
     /// An IANA time zone.
@@ -238,6 +249,14 @@ pub struct Schedule {
     pub start_date: Option<String>,
     /// Whether missed intervals are run.
     pub catchup: bool,
+}
+
+/// A schedule by Airflow's assets (2.11: datasets).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssetSchedule {
+    /// Their URIs, none twice: a run starts when each of them changed since the last.
+    pub assets: Vec<String>,
 }
 
 /// What to optimise, within which bounds.
@@ -284,16 +303,33 @@ impl Spec {
     /// Returns the DAG id: `<namespace>.<pipeline>`, or the pipeline alone.
     #[must_use]
     pub fn dag_id(&self) -> String {
-        match &self.namespace {
-            Some(namespace) => format!("{namespace}.{}", self.pipeline),
-            None => self.pipeline.to_string(),
-        }
+        dag_id(self.namespace.as_ref(), &self.pipeline)
     }
 
     /// Returns the content hash of the normal form.
     #[must_use]
     pub fn hash(&self) -> String {
         crate::canonical::hash(self)
+    }
+}
+
+fn dag_id(namespace: Option<&Name>, pipeline: &Name) -> String {
+    match namespace {
+        Some(namespace) => format!("{namespace}.{pipeline}"),
+        None => pipeline.to_string(),
+    }
+}
+
+// === impl Schedule ===
+
+impl Schedule {
+    /// Returns the schedule by the clock, if it is one: what has data intervals.
+    #[must_use]
+    pub fn cron(&self) -> Option<&CronSchedule> {
+        match self {
+            Self::Cron(cron) => Some(cron),
+            Self::Assets(_) => None,
+        }
     }
 }
 

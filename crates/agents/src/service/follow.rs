@@ -9,7 +9,7 @@ use dagwright_model::{
     code::Code,
     id::{PlanHash, RequestId},
     record::{Accepted, PipelineStatus, Record, RecordBody, RunStarted},
-    spec::Spec,
+    spec::{Schedule, Spec},
     task::{Problem, Status},
 };
 use dagwright_negotiation::session::Ending;
@@ -421,7 +421,7 @@ async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Tol
     let waiting = Waiting::begin(Place::Run);
     let _place = shared.limits.runs.take().await;
     drop(waiting);
-    let interval = match (&accepted.interval, &plan.schedule) {
+    let interval = match (&accepted.interval, plan.schedule.as_ref().and_then(Schedule::cron)) {
         (Some(given), _) => Ok(Some(given.clone())),
         (None, Some(schedule)) if accepted.follows.is_none() => {
             let now = i64::try_from(shared.clock().now_ms()).unwrap_or(i64::MAX);

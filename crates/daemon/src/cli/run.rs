@@ -17,7 +17,7 @@ use dagwright_model::{
     id::RequestId,
     plan::Plan,
     record::{Accepted, DagCompiled, Purpose, Record, RecordBody, RunStarted},
-    spec::{Approval, Interval, SchemaChange},
+    spec::{Approval, Interval, Schedule, SchemaChange},
     task::{Problem, Status},
 };
 use serde_json::json;
@@ -201,7 +201,7 @@ fn record_dag(desk: &Desk, request: &RequestId, plan: &Plan, first: u64) -> Resu
 
 /// Returns what every task of the run is told.
 fn begin(desk: &Desk, request: &RequestId, plan: &Plan, accepted: &Accepted) -> Result<RunStarted> {
-    let interval = match (&accepted.interval, &plan.schedule) {
+    let interval = match (&accepted.interval, plan.schedule.as_ref().and_then(Schedule::cron)) {
         (Some(given), _) => Some(given.clone()),
         (None, Some(schedule)) => Some(interval::last_whole(schedule, Utc::now())?),
         (None, None) => None,

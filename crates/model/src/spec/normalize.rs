@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 
 use super::{
-    DAG_ID_LENGTH_MAX, Goals, Source, Spec, Step,
+    DAG_ID_LENGTH_MAX, Goals, Source, Spec, Step, dag_id,
     document::Document,
     report::{Report, Site, did_you_mean, quoted},
     tree::Node,
@@ -67,7 +67,8 @@ pub(super) fn normalize(document: Document, tree: &Node, report: &mut Report) ->
         deadline: document.goals.deadline,
     };
     bounds(&goals, document.retries.backoff, &root, report);
-    let schedule = schedule::normalize(document.schedule, &root.key("schedule"), report);
+    let dag_id = dag_id(document.namespace.as_ref(), &document.pipeline);
+    let schedule = schedule::normalize(document.schedule, &dag_id, &root.key("schedule"), report);
 
     Some(Spec {
         pipeline: document.pipeline,

@@ -15,12 +15,16 @@ pub enum Schedule {
     Parts(ScheduleParts),
 }
 
-/// When a pipeline runs by itself.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+/// When a pipeline runs by itself: at the times of `cron`, or when its `assets` changed.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleParts {
-    /// Five cron fields, or a preset such as `@daily`.
-    pub cron: String,
+    /// URIs of Airflow's assets, as `dagwright://<namespace.pipeline>/<sink>` for what another pipeline writes: it runs
+    /// when each of them changed since its last run. Stands alone; without Airflow the pipeline runs on request.
+    #[schemars(length(min = 1, max = 50))]
+    pub assets: Option<Vec<String>>,
+    /// Five cron fields, or a preset such as `@daily`; needed where there are no `assets`.
+    pub cron: Option<String>,
     /// An IANA time zone; UTC.
     pub timezone: Option<String>,
     /// The first day, `YYYY-MM-DD`.

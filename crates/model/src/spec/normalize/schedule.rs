@@ -1,4 +1,4 @@
-//! Checks when a pipeline runs by itself: cron fields, time zone, start.
+//! Checks when a pipeline runs by itself: cron fields, time zone, start; or the assets it waits for.
 //!
 //! The cron dialect is what Airflow's timetables and the embedded engine read alike: five fields of numbers, `*`,
 //! ranges, lists, steps, and English names of months and weekdays. Extensions (`L`, `W`, `#`, `?`, seconds) are refused.
@@ -8,9 +8,11 @@ use chrono_tz::Tz;
 use super::params::is_date;
 use crate::{
     code::Code,
+    id::Name,
     spec::{
-        Schedule, document,
+        AssetSchedule, CronSchedule, Schedule, document,
         report::{Report, Site, did_you_mean, quoted},
+        secrets,
     },
 };
 
@@ -47,18 +49,40 @@ const FIELDS: [Field; 5] = [
     Field { name: "day of week", low: 0, high: 7, names: &WEEKDAYS },
 ];
 
-/// Checks a schedule and spells it out.
+/// The most characters that Airflow's database has for the URI of an asset.
+const ASSET_URI_LENGTH_MAX: usize = 1500;
+
+/// What Airflow keeps for itself.
+const RESERVED_SCHEME: &str = "airflow";
+
+/// The scheme of what pipelines write: `dagwright://<namespace.pipeline>/<sink>`.
+const OWN_SCHEME: &str = "dagwright";
+
+/// Checks the schedule of the pipeline with this DAG id and spells it out.
 pub(super) fn normalize(
     schedule: Option<document::Schedule>,
+    dag_id: &str,
     site: &Site<'_>,
     report: &mut Report,
 ) -> Option<Schedule> {
     let (parts, cron_site) = match schedule? {
         document::Schedule::Preset(cron) => {
-            (document::ScheduleParts { cron, timezone: None, start_date: None, catchup: None }, site.clone())
+            (document::ScheduleParts { cron: Some(cron), ..document::ScheduleParts::default() }, site.clone())
         }
         document::Schedule::Parts(parts) => (parts, site.key("cron")),
     };
+    match parts.assets {
+        Some(_) => Some(Schedule::Assets(by_assets(parts, dag_id, site, report))),
+        None => by_cron(parts, site, &cron_site, report).map(Schedule::Cron),
+    }
+}
+
+fn by_cron(
+    parts: document::ScheduleParts,
+    site: &Site<'_>,
+    cron_site: &Site<'_>,
+    report: &mut Report,
+) -> Option<CronSchedule> {
     let timezone = parts.timezone.unwrap_or_else(|| "UTC".into());
     if timezone.parse::<Tz>().is_err() {
         let message = format!("{} is not an IANA time zone", quoted(&timezone));
@@ -78,8 +102,85 @@ pub(super) fn normalize(
         let hint = "say from which day on missed intervals are run; without it that would be 1970-01-01";
         report.push(Code::SpecConflict, &site.key("catchup"), message, hint);
     }
-    let cron = spelled_out(&parts.cron, &cron_site, report);
-    Some(Schedule { cron, timezone, start_date: parts.start_date, catchup })
+    let Some(cron) = parts.cron else {
+        // Not where the one that is there was objected to.
+        if cron_site.node().is_none() && site.key("assets").node().is_none() {
+            let hint = "say `cron` for certain times, or `assets` for whenever data changed";
+            report.push(Code::SpecMissingKey, cron_site, "`cron` is missing", hint);
+        }
+        return None;
+    };
+    let cron = spelled_out(&cron, cron_site, report);
+    Some(CronSchedule { cron, timezone, start_date: parts.start_date, catchup })
+}
+
+fn by_assets(parts: document::ScheduleParts, dag_id: &str, site: &Site<'_>, report: &mut Report) -> AssetSchedule {
+    let of_the_clock = [
+        ("cron", parts.cron.is_some()),
+        ("timezone", parts.timezone.is_some()),
+        ("start_date", parts.start_date.is_some()),
+        ("catchup", parts.catchup.is_some()),
+    ];
+    for (key, _) in of_the_clock.into_iter().filter(|(_, given)| *given) {
+        let message = format!("`{key}` and `assets` exclude each other");
+        let hint = "a run that assets start has no time and no interval; keep one of the two";
+        report.push(Code::SpecConflict, &site.key(key), message, hint);
+    }
+    let assets = parts.assets.unwrap_or_default();
+    let list = site.key("assets");
+    for (index, uri) in assets.iter().enumerate() {
+        let site = list.index(index);
+        if assets[..index].contains(uri) {
+            report.push(Code::SpecConflict, &site, format!("{} stands there twice", quoted(uri)), "keep one of them");
+        } else if let Some(kind) = secrets::in_uri(uri) {
+            let hint = "an asset's URI is a name that everybody sees; leave credentials out";
+            report.push(Code::SpecCredential, &site, format!("it holds {kind}"), hint);
+        } else if let Err((message, hint)) = check_asset(uri, dag_id) {
+            report.push(Code::SpecBadUri, &site, message, hint);
+        }
+    }
+    AssetSchedule { assets }
+}
+
+/// Checks the URI of an asset that a pipeline waits for.
+fn check_asset(uri: &str, dag_id: &str) -> Result<(), (String, &'static str)> {
+    let form = "write it like s3://bucket/path, or dagwright://<namespace.pipeline>/<sink> for what a pipeline writes";
+    if uri.len() > ASSET_URI_LENGTH_MAX {
+        let message = format!("it has {} characters; Airflow allows {ASSET_URI_LENGTH_MAX}", uri.len());
+        return Err((message, "name the asset by something shorter"));
+    }
+    // Letters of the scheme in lower case, as Airflow makes them so. What is left out of the rest would be a template,
+    // a fragment, which Airflow drops, or need escaping.
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|first: char| first.is_ascii_lowercase())
+            && scheme.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.'))
+    };
+    let is_plain = |rest: &str| {
+        !rest.is_empty()
+            && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/?&=%+,;@$!*()".contains(&byte))
+    };
+    let parts = uri.split_once("://").filter(|(scheme, rest)| is_scheme(scheme) && is_plain(rest));
+    let Some((scheme, rest)) = parts else {
+        return Err((format!("{} is not the URI of an asset", quoted(uri)), form));
+    };
+    if scheme == RESERVED_SCHEME {
+        return Err((format!("the scheme {RESERVED_SCHEME}:// is Airflow's own"), form));
+    }
+    if scheme == OWN_SCHEME {
+        let sink = rest.split_once('/').filter(|(pipeline, sink)| {
+            pipeline.split('.').count() <= 2 && pipeline.split('.').chain([*sink]).all(|name| Name::new(name).is_ok())
+        });
+        let Some((pipeline, _)) = sink else {
+            return Err((format!("{} names no sink of a pipeline", quoted(uri)), form));
+        };
+        if pipeline == dag_id {
+            return Err((
+                "the pipeline would wait for itself".into(),
+                "each run would start the next; name another's sink",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Finds a zone that differs only in case or the blank for the underscore.
@@ -174,7 +275,7 @@ fn number(word: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{check_cron, nearest_zone};
+    use super::{check_asset, check_cron, nearest_zone};
 
     #[test]
     fn cron_fields_are_what_every_engine_reads() {
@@ -213,6 +314,45 @@ mod tests {
         ] {
             assert!(check_cron(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn assets_are_uris_that_airflow_keeps_as_they_are() {
+        for good in [
+            "dagwright://flights_daily/sink",
+            "dagwright://aviation.flights_daily/sink",
+            "s3://bucket/a/b.parquet",
+            "x-own://anything",
+            "file:///data/a%20b.csv",
+            "https://example.org/data?day=1&month=2",
+        ] {
+            assert_eq!(check_asset(good, "aviation.other"), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "flights",
+            "://x",
+            "S3://bucket/x",
+            "s3://",
+            "1s3://x",
+            "s3://bucket/a b",
+            "s3://bucket/ä",
+            "s3://bucket/{{ ds }}",
+            "s3://bucket/\n",
+            "s3://bucket/#x",
+            "s3://[bucket/x",
+            "airflow://dag/x",
+            "dagwright://flights_daily",
+            "dagwright://flights_daily/",
+            "dagwright://flights_daily/sink/more",
+            "dagwright://a.b.c/sink",
+            "dagwright://Flights/sink",
+            "dagwright://aviation.other/sink",
+        ] {
+            assert!(check_asset(bad, "aviation.other").is_err(), "{bad}");
+        }
+        assert!(check_asset(&format!("s3://{}", "a".repeat(1495)), "x").is_ok());
+        assert!(check_asset(&format!("s3://{}", "a".repeat(1496)), "x").is_err());
     }
 
     #[test]

@@ -322,6 +322,19 @@ fn schedules_and_goals() {
     after_base("schedule: { cron: '@daily', catchup: true }\n", &[("DW0106", "schedule.catchup", 5)]);
     after_base("schedule: { cron: 5 }\n", &[("DW0103", "schedule.cron", 5)]);
     after_base("schedule: [1]\n", &[("DW0103", "schedule", 5)]);
+    after_base("schedule: { timezone: UTC }\n", &[("DW0104", "schedule.cron", 5)]);
+    after_base("schedule: { assets: [] }\n", &[("DW0103", "schedule.assets", 5)]);
+    after_base("schedule: { assets: s3://b/x }\n", &[("DW0103", "schedule.assets", 5)]);
+    after_base(
+        "schedule:\n  assets: [s3://b/x, flights, 's3://b/x', 'db://me@host/x']\n  cron: '@daily'\n  catchup: true\n",
+        &[
+            ("DW0111", "schedule.assets[1]", 6),
+            ("DW0106", "schedule.assets[2]", 6),
+            ("DW0109", "schedule.assets[3]", 6),
+            ("DW0106", "schedule.cron", 7),
+            ("DW0106", "schedule.catchup", 8),
+        ],
+    );
     after_base(
         "goals: { memory_max: 1MiB, deadline: 0s }\nretries: { backoff: 2d }\n",
         &[("DW0103", "goals.deadline", 5), ("DW0103", "goals.memory_max", 5), ("DW0103", "retries.backoff", 6)],

@@ -1,6 +1,6 @@
 //! What a valid spec is in normal form.
 
-use crate::spec::{Compression, FileFormat, GateRule, Lag, Locator, ParamType, QueryBind, Spec};
+use crate::spec::{Compression, FileFormat, GateRule, Lag, Locator, ParamType, QueryBind, Schedule, Spec};
 
 #[track_caller]
 fn parse(text: &str) -> Spec {
@@ -58,17 +58,33 @@ fn schedules_presets_and_unquoted_dates_are_spelled_out() {
                 incremental: { cursor: at, initial_value: 2013-01-01, lag: 1d } }\n\
                 sink: { connection: db, table: s.t, mode: upsert, key: [id], dedupe: { order_by: [at desc] } }\n";
     let spec = parse(&format!("{base}schedule: '@weekly'\n"));
-    let schedule = spec.schedule.as_ref().expect("a schedule");
+    let schedule = spec.schedule.as_ref().and_then(Schedule::cron).expect("a schedule");
     assert_eq!((schedule.cron.as_str(), schedule.timezone.as_str(), schedule.catchup), ("0 0 * * 0", "UTC", false));
     let parts =
         "schedule: { cron: ' 0  3 * * mon ', timezone: Europe/Berlin, start_date: 2013-01-01, catchup: true }\n";
-    let schedule = parse(&format!("{base}{parts}")).schedule.expect("a schedule");
+    let spec = parse(&format!("{base}{parts}"));
+    let schedule = spec.schedule.as_ref().and_then(Schedule::cron).expect("a schedule");
     assert_eq!((schedule.cron.as_str(), schedule.start_date.as_deref()), ("0 3 * * mon", Some("2013-01-01")));
     let incremental = spec.sources["source"].incremental.as_ref().expect("incremental");
     assert_eq!(incremental.initial_value.as_deref(), Some("2013-01-01"));
     assert_eq!(incremental.lag, Some(Lag::Time("1d".parse().unwrap())));
     assert!(matches!(spec.sinks["sink"].locator, Locator::Table { .. }) && spec.sinks["sink"].dedupe[0].descending);
     assert_eq!(spec.dag_id(), "n.p");
+}
+
+#[test]
+fn schedules_by_assets_are_no_schedules_by_the_clock() {
+    let base = "version: 1\npipeline: p\nsource: { uri: x.csv }\nsink: { uri: y.csv, mode: replace }\n";
+    let spec = parse(&format!("{base}schedule: {{ assets: ['dagwright://n.q/sink', 's3://bucket/x'] }}\n"));
+    let schedule = spec.schedule.expect("a schedule");
+    assert_eq!(schedule.cron(), None);
+    let written = serde_json::to_value(&schedule).unwrap();
+    assert_eq!(written, serde_json::json!({ "assets": ["dagwright://n.q/sink", "s3://bucket/x"] }));
+    assert_eq!(serde_json::from_value::<Schedule>(written).unwrap(), schedule);
+    // As plans that were sealed before there were assets have it.
+    let sealed = serde_json::json!({ "cron": "0 3 * * *", "timezone": "UTC", "start_date": null, "catchup": false });
+    let read: Schedule = serde_json::from_value(sealed.clone()).unwrap();
+    assert!(read.cron().is_some() && serde_json::to_value(&read).unwrap() == sealed);
 }
 
 #[test]
