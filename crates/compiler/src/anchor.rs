@@ -1,7 +1,7 @@
 //! A DAG that runs nothing and is always there: Airflow is asked to parse by the name of a file that it knows, so that the
 //! first pipeline need not wait until Airflow looks by itself.
 
-use crate::{Artifact, emit::TAG};
+use crate::{Artifact, dag::TAG};
 
 /// The anchor's `dag_id`.
 pub const ANCHOR: &str = "dagwright_anchor";

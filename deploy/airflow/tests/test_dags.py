@@ -100,3 +100,33 @@ def test_airflow_counts_clears_as_generations(dags, fake):
             # 2.11 would look for the DAG in its database, where `dag.test()` puts none.
             clear_task_instances([session.merge(instance)], session, **({"dag": dag} if AIRFLOW_MAJOR == 2 else {}))
     assert found == [0, 1, 1], "the second clear came before another try: the same generation"
+
+
+def test_what_makes_a_sink_visible_updates_its_asset(dags):
+    updated = {
+        f"{dag_id}.{task.task_id}": [outlet.uri for outlet in task.outlets]
+        for dag_id, dag in dags.items()
+        for task in dag.tasks
+        if not hasattr(task, "partial_kwargs") and task.outlets
+    }
+    assert updated == {
+        "aviation.chained.load": [
+            "dagwright://aviation.chained/by_carrier",
+            "dagwright://aviation.chained/copy",
+        ],
+        "aviation.flights_daily.load_sink": ["dagwright://aviation.flights_daily/sink"],
+        "carriers.load_sink": ["dagwright://carriers/sink"],
+        "hostile.load_sink": ["dagwright://hostile/sink"],
+        "late_departures.load_sink": ["dagwright://late_departures/sink"],
+        # Not what each partition stages.
+        "parts.publish_sink": ["dagwright://parts/sink"],
+    }
+
+
+def test_a_pipeline_waits_for_assets_by_the_names_that_updates_have(dags):
+    timetable = dags["aviation.chained"].timetable
+    condition = timetable.dataset_condition if AIRFLOW_MAJOR == 2 else timetable.asset_condition
+    waits = [asset.uri for asset in condition.objects]
+    assert waits == ["dagwright://aviation.flights_daily/sink", "s3://bucket/carriers%20(new).csv"]
+    (updated,) = dags["aviation.flights_daily"].get_task("load_sink").outlets
+    assert updated.uri == waits[0]

@@ -11,7 +11,7 @@ import pytest
 import tomllib
 from conftest import AIRFLOW_MAJOR, HERE
 
-from dagwright_airflow import DagwrightLoad, links, listener, provider
+from dagwright_airflow import DagwrightLoad, links, listener, provider, settings
 from dagwright_airflow.bundle import DagwrightBundle
 from dagwright_airflow.run import RunError
 from dagwright_airflow.snapshots import SnapshotError
@@ -101,7 +101,7 @@ def test_a_variable_cannot_choose_where_links_and_events_go(monkeypatch):
     for name in ("URL", "FEEDBACK_URL", "FEEDBACK_SECRET", "FEEDBACK_SPOOL"):
         monkeypatch.setenv(f"AIRFLOW_VAR_DAGWRIGHT_{name}", "https://evil.example.org")
     assert links.explain_url(run()) is None
-    assert links.settings.feedback() is None
+    assert settings.feedback() is None
 
 
 def test_operators_have_the_link():

@@ -34,6 +34,14 @@ def test_a_scheduled_run():
     assert found["quarantine"].endswith("/dagwright/quarantine")
 
 
+@pytest.mark.parametrize("run_type", ["dataset_triggered", "asset_triggered", SimpleNamespace(value="asset_triggered")])
+def test_a_run_that_assets_started_has_no_interval(run_type):
+    # As 2.11 gives it that of the run which updated the asset.
+    start = pendulum.datetime(2025, 1, 1)
+    found = run.run_context(context(start=start, end=start.add(days=1), run_type=run_type), PLAN, 3, None)
+    assert found["interval"] is None
+
+
 def test_settings_come_from_environment_then_variables(monkeypatch):
     monkeypatch.setenv("AIRFLOW_VAR_DAGWRIGHT_BASE", "/variable")
     monkeypatch.setenv("AIRFLOW_VAR_DAGWRIGHT_STAGING", "/variable")

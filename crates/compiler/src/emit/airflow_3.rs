@@ -1,13 +1,19 @@
-//! Airflow 3.x: DAGs are written against `airflow.sdk`.
+//! Airflow 3.x: DAGs are written against `airflow.sdk`, and where its versions differ, against our package.
 
 use super::{Dialect, Import, python::Expr};
 
+/// The module of our package with what 3.x has in several places or forms.
+const AUTHORING: &str = "dagwright_airflow.authoring";
+
 pub(super) fn dialect() -> Dialect {
+    let backoff = "RETRY_EXPONENTIAL_BACKOFF";
     Dialect {
         dag: Import { module: "airflow.sdk", name: "DAG" },
         param: Import { module: "airflow.sdk", name: "Param" },
-        timetable: Import { module: "airflow.sdk", name: "CronDataIntervalTimetable" },
-        // The factor itself; `True` would count as 1 and never back off.
-        retry_exponential_backoff: Expr::Int(2),
+        // In 3.0 and 3.1 `airflow.sdk` has it not.
+        timetable: Import { module: AUTHORING, name: "CronDataIntervalTimetable" },
+        asset: Import { module: "airflow.sdk", name: "Asset" },
+        // A switch in 3.0 and 3.1, which take nothing else; then the factor itself, where `True` would never back off.
+        retry_exponential_backoff: (Expr::name(backoff), Some(Import { module: AUTHORING, name: backoff })),
     }
 }

@@ -136,9 +136,11 @@ fn texts_stay_texts() {
         for target in Target::ALL {
             let [dag, sealed] = compile(plan, *target).try_into().unwrap();
             fs::write(folder.path().join(format!("{name}.{target}.py")), dag.bytes).unwrap();
+            let shown = |text: &str| text.replace(char::is_control, " ");
             let values = json!({
-                "dag_id": plan.dag_id, "owner": plan.owner.as_ref().unwrap().replace(char::is_control, " "), "description": plan.description, "pool": plan.airflow.pool,
-                "tag": plan.tags[0].chars().take(100).collect::<String>(),
+                "dag_id": plan.dag_id, "owner": shown(plan.owner.as_ref().unwrap()),
+                "description": shown(plan.description.as_ref().unwrap()), "pool": plan.airflow.pool,
+                "tag": shown(&plan.tags[0]).chars().take(100).collect::<String>(),
                 "default": plan.params["region"].default, "enum": plan.params["region"].allowed,
                 "task_ids": plan.tasks.iter().map(|task| &task.spec.id).collect::<Vec<_>>(),
                 "plan_file": sealed.name,

@@ -11,8 +11,9 @@ use dagwright_model::{
     plan::{Choice, PLAN_VERSION, Plan, PlannedTask, Rejected},
     schema::{Column, DataType},
     spec::{
-        Airflow, Encoding, FileFormat, GateRule, Locator, LossyCast, OnFail, OnMissing, OrderBy, Param, ParamType,
-        Policy, QualityGate, Ragged, Retries, Schedule, SchemaChange, SinkMode, Step, TableName, WriteOptions,
+        Airflow, AssetSchedule, CronSchedule, Encoding, FileFormat, GateRule, Locator, LossyCast, OnFail, OnMissing,
+        OrderBy, Param, ParamType, Policy, QualityGate, Ragged, Retries, Schedule, SchemaChange, SinkMode, Step,
+        TableName, WriteOptions,
     },
     task::{
         Input, Move, Output, Publish, SchemaEdit, SinkWrite, SourceRead, Split, SplitBy, TASK_VERSION, TaskSpec, Work,
@@ -24,7 +25,7 @@ use serde_json::json;
 
 /// Every plan that has a golden.
 pub(crate) fn all() -> Vec<Plan> {
-    vec![carriers(), staged(), parts(), scheduled(), hostile()]
+    vec![carriers(), staged(), parts(), scheduled(), chained(), hostile()]
 }
 
 /// One task does it all: two files joined and counted into a third.
@@ -204,12 +205,12 @@ pub(crate) fn scheduled() -> Plan {
         description: Some("Flights with carrier names, cleaned.".into()),
         owner: Some("data-platform".into()),
         tags: vec!["aviation".into(), "nightly".into()],
-        schedule: Some(Schedule {
+        schedule: Some(Schedule::Cron(CronSchedule {
             cron: "0 3 * * *".into(),
             timezone: "Europe/Berlin".into(),
             start_date: Some("2025-01-01".into()),
             catchup: true,
-        }),
+        })),
         deadline: Some(Span(5_400_000)),
         retries: Retries { max: 5, backoff: Span(90_000) },
         airflow: Airflow { pool: "warehouse".into(), priority_weight: -2, max_active_runs: 3 },
@@ -224,6 +225,27 @@ pub(crate) fn scheduled() -> Plan {
         )],
         schema_change: SchemaChange::Additive,
         ..plan("flights_daily")
+    }
+}
+
+/// Two sinks of one task, written when what two other pipelines write has changed.
+pub(crate) fn chained() -> Plan {
+    let columns = [("carrier", "string"), ("late", "int64")];
+    let work = Work::Move(Move {
+        inputs: BTreeMap::from([(name("late"), Input::Source(csv("out/late.csv", &columns)))]),
+        outputs: vec![
+            Output::Sink(file("by_carrier", "late", "out/by_carrier.parquet", FileFormat::Parquet, &columns)),
+            Output::Sink(file("copy", "late", "out/copy.csv", FileFormat::Csv, &columns)),
+        ],
+        ..no_work()
+    });
+    Plan {
+        dag_id: "aviation.chained".into(),
+        schedule: Some(Schedule::Assets(AssetSchedule {
+            assets: vec!["dagwright://aviation.flights_daily/sink".into(), "s3://bucket/carriers%20(new).csv".into()],
+        })),
+        tasks: vec![task("load", Role::Loading, work, &[])],
+        ..plan("chained")
     }
 }
 

@@ -3,7 +3,8 @@
 For each <name>.<target>.py of the folder given first:
 - Python parses it to the same tree as benign.<target>.py, constants and the number of list items aside;
 - it imports only what a DAG file may import;
-- operators are given nothing but a task id, a plan, a timeout and a partition, so no text where Airflow sees templates;
+- operators are given nothing but a task id, a plan, a timeout, a partition and assets, whose URIs hold nothing that
+  means something to a template: so no text where Airflow sees templates;
 - the texts are found again, unchanged, where they belong;
 - doc_md names no file;
 - the plan file reads, its hash recomputed by the package's own reader, given second.
@@ -12,11 +13,13 @@ For each <name>.<target>.py of the folder given first:
 import ast
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
-ALLOWED_IMPORTS = {"datetime", "pathlib", "airflow", "dagwright_airflow"}
-ALLOWED_ARGUMENTS = {"task_id", "plan", "execution_timeout", "partition"}
+ALLOWED_IMPORTS = {"datetime", "airflow", "dagwright_airflow"}
+ALLOWED_ARGUMENTS = {"task_id", "plan", "execution_timeout", "partition", "outlets"}
+ASSET_URI = re.compile(r"dagwright://[A-Za-z0-9_.%-]+/[a-z0-9_]+")
 
 
 class Shape(ast.NodeTransformer):
@@ -64,6 +67,8 @@ def check(path, benign, reader):
     for call in operators:
         keywords = {keyword.arg: keyword.value for keyword in call.keywords}
         assert not call.args and keywords.keys() <= ALLOWED_ARGUMENTS, "operator arguments"
+        for asset in keywords["outlets"].elts if "outlets" in keywords else []:
+            assert ASSET_URI.fullmatch(value(asset.args[0])), "assets"
         task_ids += [value(keywords["task_id"])] if "task_id" in keywords else []
     found = {
         "dag_id": value(dag["dag_id"]),

@@ -1,6 +1,7 @@
 """The names of Airflow that stand elsewhere, or behave otherwise, in 2.11 and 3.x.
 
-Types are checked against 3.x; what 2.11 calls differently is hidden here and nowhere else.
+Types are checked against 3.x; what 2.11 calls differently is hidden here and nowhere else, but for what DAGs are
+written with: that is in `authoring`, as only what makes DAGs needs to load it.
 """
 
 from __future__ import annotations
@@ -21,26 +22,29 @@ if TYPE_CHECKING:
     )
     from airflow.sdk.log import mask_secret
 else:
-    try:
-        from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Variable, conf
-        from airflow.sdk.exceptions import (
-            AirflowException,
-            AirflowFailException,
-            AirflowNotFoundException,
-        )
-        from airflow.sdk.log import mask_secret
-    except ImportError:
-        from airflow.configuration import conf
-        from airflow.exceptions import (
-            AirflowException,
-            AirflowFailException,
-            AirflowNotFoundException,
-        )
-        from airflow.hooks.base import BaseHook
-        from airflow.models import Variable
-        from airflow.models.baseoperator import BaseOperator
-        from airflow.models.baseoperatorlink import BaseOperatorLink
-        from airflow.utils.log.secrets_masker import mask_secret
+
+    def _first(name, *modules):
+        for module in modules:
+            with suppress(ImportError, AttributeError):
+                return getattr(import_module(module), name)
+        raise ImportError(f"this Airflow has no {name}")
+
+    # Newest first: 3.0 and 3.1 have some of them where 2.11 has, and some elsewhere.
+    BaseHook = _first("BaseHook", "airflow.sdk", "airflow.sdk.bases.hook", "airflow.hooks.base")
+    BaseOperator = _first("BaseOperator", "airflow.sdk", "airflow.models.baseoperator")
+    BaseOperatorLink = _first("BaseOperatorLink", "airflow.sdk", "airflow.models.baseoperatorlink")
+    Variable = _first("Variable", "airflow.sdk", "airflow.models")
+    conf = _first("conf", "airflow.sdk", "airflow.configuration")
+    AirflowException, AirflowFailException, AirflowNotFoundException = (
+        _first(name, "airflow.sdk.exceptions", "airflow.exceptions")
+        for name in ("AirflowException", "AirflowFailException", "AirflowNotFoundException")
+    )
+    mask_secret = _first(
+        "mask_secret",
+        "airflow.sdk.log",
+        "airflow.sdk.execution_time.secrets_masker",
+        "airflow.utils.log.secrets_masker",
+    )
 
 __all__ = [
     "AirflowException",

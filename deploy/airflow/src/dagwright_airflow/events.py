@@ -39,6 +39,7 @@ _OPERATORS = frozenset(
         "DagwrightPublish",
         "DagwrightSplit",
         "DagwrightTransform",
+        "DagwrightUnreadable",
     }
 )
 

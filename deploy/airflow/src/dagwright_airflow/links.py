@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from dagwright_airflow import run, settings
 from dagwright_airflow.compat import BaseOperatorLink
 
 if TYPE_CHECKING:
@@ -43,6 +42,9 @@ def explain_url(dag_run: Any) -> str | None:
         RunError: the run's conf names no request, but something else.
 
     """
+    # Where a task runs; who parses a DAG file needs neither.
+    from dagwright_airflow import run, settings  # noqa: PLC0415
+
     base = settings.url()
     if base is None or not _leads_to_a_page(base):
         return None

@@ -1,21 +1,25 @@
 """Operators: one for each kind of task, all of which run `dagwright-task`.
 
-No field of theirs is a template. They are given the path of the plan file, and read from it what to do.
+No field of theirs is a template. They are given the name of the plan file, and read from it what to do.
+
+What is needed to run a task is imported when one runs: Airflow parses DAG files much more often than that, each in a
+process of its own.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dagwright_airflow import connections, links, plan, run, settings
+from dagwright_airflow import links
 from dagwright_airflow.compat import AirflowException, AirflowFailException, BaseOperator
-from dagwright_airflow.process import TaskProcess, describe
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from dagwright_airflow.compat import BaseOperatorLink
-    from dagwright_airflow.process import Result
+    from dagwright_airflow.plan import Plan
+    from dagwright_airflow.process import Result, TaskProcess
 
 EXIT_DONE = 0
 EXIT_SOURCE_UNAVAILABLE = 11
@@ -38,7 +42,7 @@ _EXITS_FINAL = {
 class DagwrightOperator(BaseOperator):
     """Runs the task of a sealed plan that has this operator's `task_id`.
 
-    :param plan: the path of the plan file.
+    :param plan: the plan file: its name where it is beside the DAG file, else its path.
     :param partition: the partition of a mapped task.
     """
 
@@ -49,14 +53,18 @@ class DagwrightOperator(BaseOperator):
     # The kinds of work that this class runs.
     kinds: ClassVar[frozenset[str]] = frozenset({"split", "move", "publish", "cleanup"})
 
+    # For who looks at the task when it has run: the listener, and the link. Here and not in the constructor, as Airflow
+    # looks at each attribute that is set there, for every task that is parsed.
+    counts: dict[str, Any] | None = None
+    explain_url: str | None = None
+    partition: dict[str, Any] | None = None
+    _process: TaskProcess | None = None
+
     def __init__(self, *, plan: str, partition: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.plan = plan
-        self.partition = partition
-        # For who looks at the task when it has run: the listener, and the link.
-        self.counts: dict[str, Any] | None = None
-        self.explain_url: str | None = None
-        self._process: TaskProcess | None = None
+        if partition is not None:
+            self.partition = partition
 
     def execute(self, context: Mapping[str, Any]) -> Any:
         """Run the task and return what it counted.
@@ -66,6 +74,8 @@ class DagwrightOperator(BaseOperator):
             AirflowException: it failed, and may succeed when tried again.
 
         """
+        from dagwright_airflow.process import TaskProcess  # noqa: PLC0415 - see above
+
         command, task_run, env = self._prepare(context)
         try:
             self._process = TaskProcess(command, env, self.log)
@@ -87,14 +97,33 @@ class DagwrightOperator(BaseOperator):
         """Return what goes to XCom."""
         return outcome["counts"]
 
-    def partition_in(self, context: Mapping[str, Any], sealed: plan.Plan) -> dict[str, Any] | None:  # noqa: ARG002
+    def partition_in(self, context: Mapping[str, Any], sealed: Plan) -> dict[str, Any] | None:  # noqa: ARG002
         """Return the partition that the task is told of."""
         return self.partition
 
+    def plan_path(self) -> Path:
+        """Return where the plan file is on this machine.
+
+        Raises:
+            PlanError: it is said to be beside the DAG file, and there is none.
+
+        """
+        from dagwright_airflow.plan import PlanError  # noqa: PLC0415 - see above
+
+        path = Path(self.plan)
+        if path.is_absolute():
+            return path
+        dag = self.get_dag()
+        if dag is None or not dag.fileloc:
+            raise PlanError(f"{path.name} is said to be beside a DAG file, but its task belongs to no DAG")
+        return Path(dag.fileloc).with_name(path.name)
+
     def _prepare(self, context: Mapping[str, Any]) -> tuple[str, str, dict[str, str]]:
         """Return the command, the task run as JSON, and the environment."""
+        from dagwright_airflow import connections, plan, run, settings  # noqa: PLC0415 - see above
+
         try:
-            sealed = plan.read(self.plan)
+            sealed = plan.read(self.plan_path())
             spec = sealed.task(self.task_id)
         except plan.PlanError as error:
             raise AirflowFailException(f"DW0120: {error}") from error
@@ -140,6 +169,9 @@ class DagwrightOperator(BaseOperator):
 
     def _outcome(self, result: Result) -> dict[str, Any]:
         """Return the outcome of a task that succeeded; raise what Airflow should do about any other."""
+        from dagwright_airflow import plan, settings  # noqa: PLC0415 - see above
+        from dagwright_airflow.process import describe  # noqa: PLC0415
+
         outcome, exit_code = result.outcome, result.exit_code
         if exit_code == EXIT_DONE and outcome is not None and outcome.get("status") == "succeeded":
             if outcome.get("repeated"):
@@ -201,7 +233,7 @@ class DagwrightPublish(DagwrightOperator):
     ui_color = "#dde7f6"
     kinds = frozenset({"publish"})
 
-    def partition_in(self, context: Mapping[str, Any], sealed: plan.Plan) -> dict[str, Any] | None:
+    def partition_in(self, context: Mapping[str, Any], sealed: Plan) -> dict[str, Any] | None:
         """Return any of the partitions: its count says how many must have been staged."""
         split = sealed.split_before(self.task_id)
         partitions = context["ti"].xcom_pull(task_ids=split) if split else None
@@ -213,3 +245,26 @@ class DagwrightCleanup(DagwrightOperator):
 
     ui_color = "#eeeeee"
     kinds = frozenset({"cleanup"})
+
+
+class DagwrightUnreadable(DagwrightOperator):
+    """Fails, and says why; stands where the tasks of a plan would that cannot be read (see `loader`).
+
+    :param reason: why it cannot.
+    """
+
+    ui_color = "#f6dddd"
+    kinds = frozenset()
+
+    def __init__(self, *, reason: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reason = reason
+
+    def execute(self, context: Mapping[str, Any]) -> Any:  # noqa: ARG002
+        """Fail.
+
+        Raises:
+            AirflowFailException: always.
+
+        """
+        raise AirflowFailException(f"DW0120: {self.reason}")

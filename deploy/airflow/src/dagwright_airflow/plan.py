@@ -1,4 +1,7 @@
-"""Sealed plans: read from the file beside the DAG, and refused unless they are what was sealed.
+"""Plan files: `{"dag": …, "hash": …, "plan": …}`, read from beside the DAG file.
+
+`plan` is what tasks run by, and is refused unless it is what was sealed. `dag` is what Airflow makes a DAG of: it comes
+first, so that who wants nothing else stops reading there, and proves nothing, as a DAG file does not either.
 
 A plan's hash is the SHA-256 of its canonical JSON: keys sorted by code point, no white space, numbers and texts as
 Dagwright writes them. Numbers with a fraction or an exponent keep the spelling of the file, as Python's own spelling of
@@ -9,7 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +25,9 @@ PLAN_VERSION = 1
 PLAN_BYTES_MAX = 64 * 1024 * 1024
 
 _FILE_NAME = re.compile(r".+\.(?P<hash>[0-9a-f]{12})\.plan\.json")
+
+# How a plan file begins, as the compiler writes it.
+_BEFORE_DAG = b'{\n  "dag": '
 
 
 class PlanError(Exception):
@@ -57,14 +65,7 @@ def read(path: str | Path) -> Plan:
     named = _FILE_NAME.fullmatch(path.name)
     if named is None:
         raise PlanError(f"{path.name} is not named like a plan file (<dag_id>.<hash12>.plan.json)")
-    try:
-        with path.open("rb") as file:
-            content = file.read(PLAN_BYTES_MAX + 1)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise PlanError(f"{path} cannot be read ({reason}); deploy it beside its DAG file") from error
-    if len(content) > PLAN_BYTES_MAX:
-        raise PlanError(f"{path.name} is larger than any plan")
+    content = read_file(path, PLAN_BYTES_MAX)
     try:
         document = loads(content.decode("utf-8"))
         sealed, body = document["hash"], document["plan"]
@@ -79,6 +80,53 @@ def read(path: str | Path) -> Plan:
             f"{PLAN_VERSION}; install the dagwright-airflow that came with your Dagwright"
         )
     return Plan(hash=actual, body=body)
+
+
+def read_dag(path: Path) -> object:
+    """Read what Airflow makes a DAG of; nothing of it is checked but that it is JSON.
+
+    Raises:
+        PlanError: the file is missing, or is no plan file.
+
+    """
+    content = read_file(path, PLAN_BYTES_MAX)
+    if not content.startswith(_BEFORE_DAG):
+        raise PlanError(f"{path.name} does not begin with a DAG; compile and deploy it again")
+    try:
+        return _DECODER.raw_decode(content.decode("utf-8"), len(_BEFORE_DAG))[0]
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path.name} is not a plan file; compile and deploy it again") from error
+
+
+def read_file(path: Path, bytes_max: int) -> bytes:
+    """Return the content of a file beside the DAG file.
+
+    Raises:
+        PlanError: it is missing, no regular file, or larger than `bytes_max`.
+
+    """
+    try:
+        # Without waiting, as it might be a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise PlanError(_unread(path, error)) from error
+    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise PlanError(f"{path.name} is no regular file")
+            if status.st_size > bytes_max:
+                raise PlanError(f"{path.name} is larger than any of its kind")
+            # No buffer of `bytes_max` for it; one byte more, as it may have grown since.
+            content = file.read(status.st_size + 1)
+        except OSError as error:
+            raise PlanError(_unread(path, error)) from error
+    return content
+
+
+def _unread(path: Path, error: OSError) -> str:
+    reason = error.strerror or type(error).__name__
+    return f"{path.name} cannot be read ({reason}); deploy it beside its DAG file"
 
 
 # === canonical JSON ===
@@ -120,3 +168,6 @@ def _text(text: str) -> str:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 # Set by who triggers a run for a request: the request's effects are then its own, whatever DAG run carries them.
 REQUEST_ID_KEY = "dagwright_request_id"
 
-# The request's data interval, `{"start": …, "end": …}`: Airflow 3 ties a run's own interval to its logical date, of which
-# a DAG has one run only, while many requests may be about one interval.
+# The request's data interval, `{"start": …, "end": …}`: Airflow 3 ties a run's own interval to its logical date, of
+# which a DAG has one run only, while many requests may be about one interval.
 INTERVAL_KEY = "dagwright_interval"
 
 # True where committed cursors neither bound the reading nor move, as in a backfill of Airflow's own.
 BACKFILL_KEY = "dagwright_backfill"
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
+# As 2.11 and 3.x call it.
+_STARTED_BY_ASSETS = ("dataset_triggered", "asset_triggered")
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 
 
@@ -37,6 +40,7 @@ def run_context(
     """Return the run context of the task instance that Airflow's `context` describes."""
     dag_run, task_instance = context["dag_run"], context["ti"]
     params = context["params"]
+    run_type = getattr(dag_run.run_type, "value", dag_run.run_type)
     return {
         "effect": _effect(dag_run),
         "generation": generation(task_instance.max_tries, retries),
@@ -45,11 +49,11 @@ def run_context(
         "base": settings.base(),
         "staging": settings.staging(),
         "quarantine": settings.quarantine(),
-        "interval": _interval(context),
+        "interval": _interval(context, run_type),
         # A run's conf may bring further ones, which the plan knows nothing of.
         "params": {name: params[name] for name in plan.body["params"] if name in params},
         "partition": partition,
-        "backfill": _is_backfill(dag_run),
+        "backfill": _is_backfill(dag_run, run_type),
     }
 
 
@@ -87,17 +91,20 @@ def _effect(dag_run: Any) -> str:
     return request_id(dag_run) or f"{dag_run.dag_id}/{dag_run.run_id}"
 
 
-def _is_backfill(dag_run: Any) -> bool:
+def _is_backfill(dag_run: Any, run_type: object) -> bool:
     by_request = (dag_run.conf or {}).get(BACKFILL_KEY)
     if by_request is not None and not isinstance(by_request, bool):
         raise RunError(f"{BACKFILL_KEY} in the run's conf is neither true nor false")
-    return by_request is True or getattr(dag_run.run_type, "value", dag_run.run_type) == "backfill"
+    return by_request is True or run_type == "backfill"
 
 
-def _interval(context: Mapping[str, Any]) -> dict[str, str] | None:
+def _interval(context: Mapping[str, Any], run_type: object) -> dict[str, str] | None:
     asked = (context["dag_run"].conf or {}).get(INTERVAL_KEY)
     if asked is not None:
         return _interval_of_request(asked)
+    # 2.11 gives a run that assets started the intervals of the runs that updated them, 3.x none: none in both.
+    if run_type in _STARTED_BY_ASSETS:
+        return None
     start, end = context.get("data_interval_start"), context.get("data_interval_end")
     # A run of a DAG without schedule has an empty interval in 2.11, or none in 3.x: no interval in both.
     if start is None or end is None or start == end:
@@ -106,7 +113,7 @@ def _interval(context: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def _interval_of_request(asked: object) -> dict[str, str]:
-    ends = [asked.get("start"), asked.get("end")] if isinstance(asked, dict) and len(asked) == 2 else []  # noqa: PLR2004
+    ends = [asked.get("start"), asked.get("end")] if isinstance(asked, dict) and len(asked) == 2 else []
     start, end = ends or (None, None)
     if not (isinstance(start, str) and isinstance(end, str) and _INSTANT.fullmatch(start) and _INSTANT.fullmatch(end)):
         raise RunError(f"{INTERVAL_KEY} in the run's conf is not an interval with a start and an end")

@@ -1,13 +1,13 @@
 """Compiled by Dagwright from plan f48f80b8bc4f; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
-from pathlib import Path
 
 from airflow import DAG
+from airflow.datasets import Dataset
 from airflow.timetables.interval import CronDataIntervalTimetable
 from dagwright_airflow import DagwrightLoad, midnight
 
-PLAN = str(Path(__file__).with_name("aviation.flights_daily.f48f80b8bc4f.plan.json"))
+PLAN = "aviation.flights_daily.f48f80b8bc4f.plan.json"
 
 DOC = """\
 # aviation.flights\\_daily
@@ -49,7 +49,8 @@ with DAG(
     catchup=True,
     dagrun_timeout=timedelta(minutes=90),
     max_active_runs=3,
-    tags=["aviation", "nightly", "dagwright"],
+    is_paused_upon_creation=False,
+    tags=["aviation", "nightly", "dagwright", "plan f48f80b8bc4f"],
     default_args={
         "owner": "data-platform",
         "retries": 5,
@@ -60,4 +61,9 @@ with DAG(
         "priority_weight": -2,
     },
 ):
-    load_sink = DagwrightLoad(task_id="load_sink", plan=PLAN, execution_timeout=timedelta(hours=1))
+    load_sink = DagwrightLoad(
+        task_id="load_sink",
+        plan=PLAN,
+        execution_timeout=timedelta(hours=1),
+        outlets=[Dataset("dagwright://aviation.flights_daily/sink")],
+    )

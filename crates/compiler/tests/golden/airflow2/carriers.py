@@ -1,12 +1,12 @@
 """Compiled by Dagwright from plan 33c595561b3b; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
-from pathlib import Path
 
 from airflow import DAG
+from airflow.datasets import Dataset
 from dagwright_airflow import DagwrightLoad, midnight
 
-PLAN = str(Path(__file__).with_name("carriers.33c595561b3b.plan.json"))
+PLAN = "carriers.33c595561b3b.plan.json"
 
 DOC = """\
 # carriers
@@ -52,7 +52,8 @@ with DAG(
     start_date=midnight("1970-01-01", "UTC"),
     catchup=False,
     max_active_runs=1,
-    tags=["dagwright"],
+    is_paused_upon_creation=False,
+    tags=["dagwright", "plan 33c595561b3b"],
     default_args={
         "retries": 3,
         "retry_delay": timedelta(seconds=30),
@@ -62,4 +63,9 @@ with DAG(
         "priority_weight": 1,
     },
 ):
-    load_sink = DagwrightLoad(task_id="load_sink", plan=PLAN, execution_timeout=timedelta(hours=1))
+    load_sink = DagwrightLoad(
+        task_id="load_sink",
+        plan=PLAN,
+        execution_timeout=timedelta(hours=1),
+        outlets=[Dataset("dagwright://carriers/sink")],
+    )

@@ -1,9 +1,9 @@
 """Compiled by Dagwright from plan 569b984600e0; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
-from pathlib import Path
 
 from airflow import DAG
+from airflow.datasets import Dataset
 from airflow.models.param import Param
 from dagwright_airflow import (
     DagwrightCleanup,
@@ -13,7 +13,7 @@ from dagwright_airflow import (
     midnight,
 )
 
-PLAN = str(Path(__file__).with_name("hostile.569b984600e0.plan.json"))
+PLAN = "hostile.569b984600e0.plan.json"
 
 DOC = """\
 # hostile
@@ -59,12 +59,14 @@ with DAG(
     catchup=False,
     dagrun_timeout=timedelta(days=3650),
     max_active_runs=1,
+    is_paused_upon_creation=False,
     tags=[
-        "\"\"\"tag'''\\\"'); import os; os.system('id') #{{ ds }}{% raw %}\r\n\t`|<b>&\u202e\x00\u2028🛫.md",
+        "\"\"\"tag'''\\\"'); import os; os.system('id') #{{ ds }}{% raw %}   `|<b>&\u202e \u2028🛫.md",
         "a,b",
         "x.sh",
         "dagwright",
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "plan 569b984600e0",
     ],
     params={
         "region": Param(
@@ -89,7 +91,12 @@ with DAG(
     task_1 = DagwrightExtract(task_id="import", plan=PLAN, execution_timeout=timedelta(hours=1))
     task_2 = DagwrightExtract(task_id="timedelta", plan=PLAN, execution_timeout=timedelta(hours=1))
     task_3 = DagwrightTransform(task_id="task_5", plan=PLAN, execution_timeout=timedelta(hours=1))
-    load_sink = DagwrightLoad(task_id="load_sink", plan=PLAN, execution_timeout=timedelta(hours=1))
+    load_sink = DagwrightLoad(
+        task_id="load_sink",
+        plan=PLAN,
+        execution_timeout=timedelta(hours=1),
+        outlets=[Dataset("dagwright://hostile/sink")],
+    )
     cleanup = DagwrightCleanup(task_id="cleanup", plan=PLAN, execution_timeout=timedelta(hours=1))
 
     [task_1, task_2] >> task_3

@@ -1,9 +1,9 @@
 """Compiled by Dagwright from plan b0fe23a0b6ac; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
-from pathlib import Path
 
 from airflow import DAG
+from airflow.datasets import Dataset
 from airflow.models.param import Param
 from dagwright_airflow import (
     DagwrightCleanup,
@@ -13,7 +13,7 @@ from dagwright_airflow import (
     midnight,
 )
 
-PLAN = str(Path(__file__).with_name("late_departures.b0fe23a0b6ac.plan.json"))
+PLAN = "late_departures.b0fe23a0b6ac.plan.json"
 
 DOC = """\
 # late\\_departures
@@ -59,7 +59,8 @@ with DAG(
     catchup=False,
     dagrun_timeout=timedelta(minutes=30),
     max_active_runs=1,
-    tags=["dagwright"],
+    is_paused_upon_creation=False,
+    tags=["dagwright", "plan b0fe23a0b6ac"],
     params={
         "batch": Param(type="string"),
         "full": Param(False, type="boolean"),
@@ -93,7 +94,12 @@ with DAG(
         plan=PLAN,
         execution_timeout=timedelta(hours=1),
     )
-    load_sink = DagwrightLoad(task_id="load_sink", plan=PLAN, execution_timeout=timedelta(hours=1))
+    load_sink = DagwrightLoad(
+        task_id="load_sink",
+        plan=PLAN,
+        execution_timeout=timedelta(hours=1),
+        outlets=[Dataset("dagwright://late_departures/sink")],
+    )
     cleanup = DagwrightCleanup(task_id="cleanup", plan=PLAN, execution_timeout=timedelta(hours=1))
 
     [extract_flights, extract_airlines] >> transform

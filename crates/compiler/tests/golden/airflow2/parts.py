@@ -1,9 +1,9 @@
 """Compiled by Dagwright from plan 7a4e14ed57bc; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
-from pathlib import Path
 
 from airflow import DAG
+from airflow.datasets import Dataset
 from dagwright_airflow import (
     DagwrightCleanup,
     DagwrightLoad,
@@ -12,7 +12,7 @@ from dagwright_airflow import (
     midnight,
 )
 
-PLAN = str(Path(__file__).with_name("parts.7a4e14ed57bc.plan.json"))
+PLAN = "parts.7a4e14ed57bc.plan.json"
 
 DOC = """\
 # parts
@@ -49,7 +49,8 @@ with DAG(
     start_date=midnight("1970-01-01", "UTC"),
     catchup=False,
     max_active_runs=1,
-    tags=["dagwright"],
+    is_paused_upon_creation=False,
+    tags=["dagwright", "plan 7a4e14ed57bc"],
     default_args={
         "retries": 3,
         "retry_delay": timedelta(seconds=30),
@@ -73,6 +74,7 @@ with DAG(
         task_id="publish_sink",
         plan=PLAN,
         execution_timeout=timedelta(hours=1),
+        outlets=[Dataset("dagwright://parts/sink")],
     )
     cleanup = DagwrightCleanup(task_id="cleanup", plan=PLAN, execution_timeout=timedelta(hours=1))
 

@@ -1,12 +1,12 @@
 """Compiled by Dagwright from plan f48f80b8bc4f; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
-from pathlib import Path
 
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG, Asset
 from dagwright_airflow import DagwrightLoad, midnight
+from dagwright_airflow.authoring import RETRY_EXPONENTIAL_BACKOFF, CronDataIntervalTimetable
 
-PLAN = str(Path(__file__).with_name("aviation.flights_daily.f48f80b8bc4f.plan.json"))
+PLAN = "aviation.flights_daily.f48f80b8bc4f.plan.json"
 
 DOC = """\
 # aviation.flights\\_daily
@@ -48,15 +48,21 @@ with DAG(
     catchup=True,
     dagrun_timeout=timedelta(minutes=90),
     max_active_runs=3,
-    tags=["aviation", "nightly", "dagwright"],
+    is_paused_upon_creation=False,
+    tags=["aviation", "nightly", "dagwright", "plan f48f80b8bc4f"],
     default_args={
         "owner": "data-platform",
         "retries": 5,
         "retry_delay": timedelta(seconds=90),
-        "retry_exponential_backoff": 2,
+        "retry_exponential_backoff": RETRY_EXPONENTIAL_BACKOFF,
         "max_retry_delay": timedelta(hours=1),
         "pool": "warehouse",
         "priority_weight": -2,
     },
 ):
-    load_sink = DagwrightLoad(task_id="load_sink", plan=PLAN, execution_timeout=timedelta(hours=1))
+    load_sink = DagwrightLoad(
+        task_id="load_sink",
+        plan=PLAN,
+        execution_timeout=timedelta(hours=1),
+        outlets=[Asset("dagwright://aviation.flights_daily/sink")],
+    )

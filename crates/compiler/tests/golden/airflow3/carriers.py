@@ -1,12 +1,12 @@
 """Compiled by Dagwright from plan 33c595561b3b; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
-from pathlib import Path
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Asset
 from dagwright_airflow import DagwrightLoad, midnight
+from dagwright_airflow.authoring import RETRY_EXPONENTIAL_BACKOFF
 
-PLAN = str(Path(__file__).with_name("carriers.33c595561b3b.plan.json"))
+PLAN = "carriers.33c595561b3b.plan.json"
 
 DOC = """\
 # carriers
@@ -52,14 +52,20 @@ with DAG(
     start_date=midnight("1970-01-01", "UTC"),
     catchup=False,
     max_active_runs=1,
-    tags=["dagwright"],
+    is_paused_upon_creation=False,
+    tags=["dagwright", "plan 33c595561b3b"],
     default_args={
         "retries": 3,
         "retry_delay": timedelta(seconds=30),
-        "retry_exponential_backoff": 2,
+        "retry_exponential_backoff": RETRY_EXPONENTIAL_BACKOFF,
         "max_retry_delay": timedelta(hours=1),
         "pool": "default_pool",
         "priority_weight": 1,
     },
 ):
-    load_sink = DagwrightLoad(task_id="load_sink", plan=PLAN, execution_timeout=timedelta(hours=1))
+    load_sink = DagwrightLoad(
+        task_id="load_sink",
+        plan=PLAN,
+        execution_timeout=timedelta(hours=1),
+        outlets=[Asset("dagwright://carriers/sink")],
+    )

@@ -1,9 +1,8 @@
 """Compiled by Dagwright from plan 569b984600e0; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
-from pathlib import Path
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Asset, Param
 from dagwright_airflow import (
     DagwrightCleanup,
     DagwrightExtract,
@@ -11,8 +10,9 @@ from dagwright_airflow import (
     DagwrightTransform,
     midnight,
 )
+from dagwright_airflow.authoring import RETRY_EXPONENTIAL_BACKOFF
 
-PLAN = str(Path(__file__).with_name("hostile.569b984600e0.plan.json"))
+PLAN = "hostile.569b984600e0.plan.json"
 
 DOC = """\
 # hostile
@@ -58,12 +58,14 @@ with DAG(
     catchup=False,
     dagrun_timeout=timedelta(days=3650),
     max_active_runs=1,
+    is_paused_upon_creation=False,
     tags=[
-        "\"\"\"tag'''\\\"'); import os; os.system('id') #{{ ds }}{% raw %}\r\n\t`|<b>&\u202e\x00\u2028🛫.md",
+        "\"\"\"tag'''\\\"'); import os; os.system('id') #{{ ds }}{% raw %}   `|<b>&\u202e \u2028🛫.md",
         "a,b",
         "x.sh",
         "dagwright",
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "plan 569b984600e0",
     ],
     params={
         "region": Param(
@@ -79,7 +81,7 @@ with DAG(
         "owner": "\"\"\"owner'''\\\"'); import os; os.system('id') #{{ ds }}{% raw %}   `|<b>&\u202e \u2028🛫.md",
         "retries": 4294967295,
         "retry_delay": timedelta(days=3650),
-        "retry_exponential_backoff": 2,
+        "retry_exponential_backoff": RETRY_EXPONENTIAL_BACKOFF,
         "max_retry_delay": timedelta(hours=1),
         "pool": "no.pool-name_42",
         "priority_weight": 1,
@@ -88,7 +90,12 @@ with DAG(
     task_1 = DagwrightExtract(task_id="import", plan=PLAN, execution_timeout=timedelta(hours=1))
     task_2 = DagwrightExtract(task_id="timedelta", plan=PLAN, execution_timeout=timedelta(hours=1))
     task_3 = DagwrightTransform(task_id="task_5", plan=PLAN, execution_timeout=timedelta(hours=1))
-    load_sink = DagwrightLoad(task_id="load_sink", plan=PLAN, execution_timeout=timedelta(hours=1))
+    load_sink = DagwrightLoad(
+        task_id="load_sink",
+        plan=PLAN,
+        execution_timeout=timedelta(hours=1),
+        outlets=[Asset("dagwright://hostile/sink")],
+    )
     cleanup = DagwrightCleanup(task_id="cleanup", plan=PLAN, execution_timeout=timedelta(hours=1))
 
     [task_1, task_2] >> task_3

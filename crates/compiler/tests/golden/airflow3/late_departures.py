@@ -1,9 +1,8 @@
 """Compiled by Dagwright from plan b0fe23a0b6ac; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
-from pathlib import Path
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Asset, Param
 from dagwright_airflow import (
     DagwrightCleanup,
     DagwrightExtract,
@@ -11,8 +10,9 @@ from dagwright_airflow import (
     DagwrightTransform,
     midnight,
 )
+from dagwright_airflow.authoring import RETRY_EXPONENTIAL_BACKOFF
 
-PLAN = str(Path(__file__).with_name("late_departures.b0fe23a0b6ac.plan.json"))
+PLAN = "late_departures.b0fe23a0b6ac.plan.json"
 
 DOC = """\
 # late\\_departures
@@ -58,7 +58,8 @@ with DAG(
     catchup=False,
     dagrun_timeout=timedelta(minutes=30),
     max_active_runs=1,
-    tags=["dagwright"],
+    is_paused_upon_creation=False,
+    tags=["dagwright", "plan b0fe23a0b6ac"],
     params={
         "batch": Param(type="string"),
         "full": Param(False, type="boolean"),
@@ -71,7 +72,7 @@ with DAG(
     default_args={
         "retries": 3,
         "retry_delay": timedelta(seconds=30),
-        "retry_exponential_backoff": 2,
+        "retry_exponential_backoff": RETRY_EXPONENTIAL_BACKOFF,
         "max_retry_delay": timedelta(hours=1),
         "pool": "default_pool",
         "priority_weight": 1,
@@ -92,7 +93,12 @@ with DAG(
         plan=PLAN,
         execution_timeout=timedelta(hours=1),
     )
-    load_sink = DagwrightLoad(task_id="load_sink", plan=PLAN, execution_timeout=timedelta(hours=1))
+    load_sink = DagwrightLoad(
+        task_id="load_sink",
+        plan=PLAN,
+        execution_timeout=timedelta(hours=1),
+        outlets=[Asset("dagwright://late_departures/sink")],
+    )
     cleanup = DagwrightCleanup(task_id="cleanup", plan=PLAN, execution_timeout=timedelta(hours=1))
 
     [extract_flights, extract_airlines] >> transform

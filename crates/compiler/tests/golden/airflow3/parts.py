@@ -1,9 +1,8 @@
 """Compiled by Dagwright from plan 7a4e14ed57bc; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
-from pathlib import Path
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Asset
 from dagwright_airflow import (
     DagwrightCleanup,
     DagwrightLoad,
@@ -11,8 +10,9 @@ from dagwright_airflow import (
     DagwrightSplit,
     midnight,
 )
+from dagwright_airflow.authoring import RETRY_EXPONENTIAL_BACKOFF
 
-PLAN = str(Path(__file__).with_name("parts.7a4e14ed57bc.plan.json"))
+PLAN = "parts.7a4e14ed57bc.plan.json"
 
 DOC = """\
 # parts
@@ -49,11 +49,12 @@ with DAG(
     start_date=midnight("1970-01-01", "UTC"),
     catchup=False,
     max_active_runs=1,
-    tags=["dagwright"],
+    is_paused_upon_creation=False,
+    tags=["dagwright", "plan 7a4e14ed57bc"],
     default_args={
         "retries": 3,
         "retry_delay": timedelta(seconds=30),
-        "retry_exponential_backoff": 2,
+        "retry_exponential_backoff": RETRY_EXPONENTIAL_BACKOFF,
         "max_retry_delay": timedelta(hours=1),
         "pool": "default_pool",
         "priority_weight": 1,
@@ -73,6 +74,7 @@ with DAG(
         task_id="publish_sink",
         plan=PLAN,
         execution_timeout=timedelta(hours=1),
+        outlets=[Asset("dagwright://parts/sink")],
     )
     cleanup = DagwrightCleanup(task_id="cleanup", plan=PLAN, execution_timeout=timedelta(hours=1))
 
