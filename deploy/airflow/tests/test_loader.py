@@ -109,6 +109,20 @@ def test_operators_find_the_plan_beside_the_loader(folder, compiled):
                 assert plan.read(task.plan_path()).body["dag_id"] == dag_id
 
 
+@pytest.mark.usefixtures("database")
+def test_a_loaded_dag_runs(folder, fake):
+    dag = bag(folder).dags["parts"]
+    run = dag.test()
+    assert {str(getattr(ti.state, "value", ti.state)) for ti in run.get_task_instances()} == {"success"}
+    # Mapped tasks are made anew when they run, and find their plan as well.
+    assert [task["task"]["id"] for task in fake.given()] == [
+        "split_source",
+        *["load_sink"] * 3,
+        "publish_sink",
+        "cleanup",
+    ]
+
+
 # === the parsing context ===
 
 
