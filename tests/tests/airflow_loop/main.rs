@@ -22,6 +22,7 @@ fn airflow_3_runs_what_kafka_asks_for() {
 
 fn story(world: &mut World, major: u32) {
     steps::a_request_is_loaded_rows(world, major);
+    steps::doctor_finds_nothing_wrong(world);
     steps::the_same_again_changes_nothing(world, major);
     steps::a_run_that_somebody_starts_is_followed(world);
     steps::a_cleared_run_is_followed_anew(world);

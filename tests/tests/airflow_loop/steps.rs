@@ -33,6 +33,16 @@ pub(crate) fn a_request_is_loaded_rows(world: &mut World, major: u32) {
     assert!(explained.expect(0).stdout.contains(&run_id), "{}", explained.stdout);
 }
 
+/// Doctor sees that Airflow is there and reads what is deployed.
+pub(crate) fn doctor_finds_nothing_wrong(world: &World) {
+    let mut command = world.workspace.dagwright();
+    command.arg("doctor").envs(world.variables());
+    let found = dagwright_tests::Ended::from(command.output().expect("dagwright starts"));
+    for fine in ["✓ airflow: ", "and Airflow reads what is there"] {
+        assert!(found.stdout.contains(fine), "{}{}", found.stdout, found.stderr);
+    }
+}
+
 /// The same request is one, and the same plan is deployed once however often it runs.
 pub(crate) fn the_same_again_changes_nothing(world: &mut World, major: u32) {
     let file = world.workspace.path("in.csv");

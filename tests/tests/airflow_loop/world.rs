@@ -144,8 +144,13 @@ impl World {
         world
     }
 
+    /// The daemon's settings.
+    pub(crate) fn variables(&self) -> Vec<(&str, &str)> {
+        self.variables.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+    }
+
     pub(crate) fn start_daemon(&mut self) {
-        let variables: Vec<_> = self.variables.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let variables = self.variables();
         self.daemon = Some(Daemon::logged(&self.workspace, &variables, &[]));
     }
 

@@ -11,7 +11,9 @@ use dagwright_agents::{
     observer::{ProcessObserver, Settings},
     ports::Observer as _,
 };
+use dagwright_airflow::Airflow as _;
 use dagwright_bus::kafka::{State, check_up};
+use dagwright_compiler::ANCHOR;
 use dagwright_model::{
     code::Code,
     facts::{ProbeReply, ProbeRequest},
@@ -20,6 +22,7 @@ use dagwright_model::{
     task::Problem,
 };
 use dagwright_store::{Error as StoreError, MemoryStore, SledStore};
+use dagwright_telemetry::chain::ErrorChain;
 use serde::Serialize;
 use tokio::process::Command;
 
@@ -28,8 +31,9 @@ use crate::{
     api::{Page, Request},
     cli::Common,
     client::{self, Access, Client},
-    config::{BusKind, Config, webhooks::Webhook},
+    config::{BusKind, Config, EngineKind, webhooks::Webhook},
     desk::task_program,
+    engines,
     exit::Exit,
     http::{auth::Gate, tls::Certificate},
     kafka,
@@ -77,6 +81,10 @@ pub(crate) async fn execute(arguments: &Doctor, common: &Common, output: Output)
     if config.bus.kind == BusKind::Kafka {
         let body_max = usize::try_from(config.http.body_max.0).unwrap_or(usize::MAX);
         findings.extend(check_up(&kafka::settings(&config), body_max).await.into_iter().map(Finding::from));
+    }
+    if config.engine.kind == EngineKind::Airflow {
+        findings.push(finding("airflow", airflow(&config).await));
+        findings.push(airflow_dags(&config).await);
     }
     for (name, webhook) in &config.webhooks {
         findings.push(finding(&format!("webhook {name}"), webhook_at(webhook).await));
@@ -241,6 +249,56 @@ async fn connection(observer: &ProcessObserver, name: &Name) -> Result<String> {
         }
         ProbeReply::Sink(_) => Ok("answers".into()),
     }
+}
+
+/// Asks Airflow for its version and its health.
+async fn airflow(config: &Config) -> Result<String> {
+    let client = engines::client(config)?;
+    let called = |error: dagwright_airflow::Error| {
+        let message = ErrorChain(&error).to_string();
+        let hint = "see docs/errors for what to mend".into();
+        let problem = Problem { code: error.code(), subject: config.airflow.url.clone(), message, hint };
+        anyhow::Error::from(refusal::Refusal::Problem(problem))
+    };
+    let version = client.version().await.map_err(called)?;
+    let health = client.health().await.map_err(called)?;
+    if health.is_healthy() {
+        return Ok(format!("{version} at {}, its scheduler is alive", config.airflow.url));
+    }
+    Err(refusal::Refusal::Problem(Problem {
+        code: Code::AirflowUnavailable,
+        subject: config.airflow.url.clone(),
+        message: format!("Airflow {version} answers, but its scheduler, DAG processor or database does not do well"),
+        hint: "see its health page; until then deployed DAGs do not run".into(),
+    })
+    .into())
+}
+
+/// Looks whether Airflow reads what is deployed, by the DAG that is always there.
+async fn airflow_dags(config: &Config) -> Finding {
+    let what = "airflow.deploy".to_owned();
+    let path = config.airflow.deploy.path.display().to_string();
+    let subject = path.clone();
+    let doubt = |message: &str, hint: &str| Problem {
+        code: Code::DagUnseen,
+        subject: path.clone(),
+        message: message.into(),
+        hint: hint.into(),
+    };
+    let folder = folder(&subject);
+    let Ok(found) = folder else { return finding(&what, folder) };
+    let Ok(client) = engines::client(config) else { return finding(&what, Ok(found)) };
+    let doubt = match client.dag(ANCHOR).await {
+        Ok(dag) if dag.is_active => return finding(&what, Ok(format!("{found}, and Airflow reads what is there"))),
+        Ok(_) => doubt("Airflow no longer sees the DAG dagwright_anchor", "does it still read that folder or bundle?"),
+        Err(error) if error.is_not_found() => doubt(
+            "Airflow does not see the DAG dagwright_anchor, which `serve` deploys when it starts",
+            "start `serve`; then, does Airflow read that folder or bundle? It looks every refresh_interval (300 s)",
+        ),
+        // Told of Airflow already.
+        Err(_) => return finding(&what, Ok(found)),
+    };
+    Finding { what, found: None, problem: None, doubt: Some(doubt) }
 }
 
 /// Connects to where events are posted, and posts nothing.
