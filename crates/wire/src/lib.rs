@@ -5,7 +5,7 @@
 //! default. The way out cannot fail. [`jsonl`] reads and writes the task's event lines, [`letter`] messages between
 //! agents, [`record`] the ledger's bytes, and [`ask`] what lies beside them. [`cloudevent`] reads and writes events from and
 //! for the outside, over HTTP and
-//! Kafka alike, and [`request`] reads what they ask for.
+//! Kafka alike, [`request`] reads what they ask for, and [`openlineage`] tells of runs what lineage tools want to know.
 //!
 //! Encodings are deterministic: maps are ordered and nested JSON is canonical, so equal values are equal bytes.
 
@@ -17,6 +17,7 @@ mod json;
 pub mod jsonl;
 pub mod letter;
 mod media_type;
+pub mod openlineage;
 pub mod record;
 pub mod request;
 mod trace;

@@ -1,8 +1,9 @@
-//! What comes in from the outside and goes out to it: CloudEvents, requests, and the documents that promise them.
+//! What comes in from the outside and goes out to it: CloudEvents, requests, OpenLineage, and the documents that promise them.
 
 mod cloudevents;
 mod documents;
 mod hostile;
+mod openlineage;
 mod requests;
 mod samples;
 mod yaml;
