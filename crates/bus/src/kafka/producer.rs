@@ -11,7 +11,10 @@ use rdkafka::{
     util::Timeout,
 };
 
-use super::{Error, Outgoing, Settings, Topics, client::Log, error::is_too_large, settings::create, topics::blocking};
+use super::{
+    Error, HeaderList, Outgoing, Settings, Topics, client::Log, error::is_too_large, message::native, settings::create,
+    topics::blocking,
+};
 
 /// How long to wait for room in the queue before an answer that there is none.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +60,23 @@ impl Producer {
         let headers = record.native_headers();
         let place = (record.to.topic(&self.topics), record.to.partition(None));
         self.produce_to(place, record.key.as_deref(), record.value.as_deref(), headers).await
+    }
+
+    /// Writes a record to a topic that is not ours, and returns where it is; the partition follows from the key.
+    ///
+    /// # Errors
+    /// As [`Self::produce`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::produce`].
+    pub async fn produce_elsewhere(
+        &self,
+        topic: &str,
+        key: &[u8],
+        value: &[u8],
+        headers: &HeaderList,
+    ) -> Result<(i32, i64), Error> {
+        self.produce_to((topic, None), Some(key), Some(value), native(headers)).await
     }
 
     /// Writes a record to a topic that need not be ours; see [`Self::produce`].
