@@ -6,6 +6,7 @@
 //! | `airflow` | `[airflow]`, `[airflow.deploy]` |
 //! | `diagnose` | everything that is wrong with the layers, at once |
 //! | `feedback` | `[airflow.feedback]`, `[airflow.events]` |
+//! | `lineage` | `[lineage]` |
 //! | `retention` | `[retention]` |
 //! | `service` | what only `serve` asks of its settings |
 //! | `settings` | every setting with its value, and where that is from |
@@ -20,6 +21,7 @@ mod agents;
 pub(crate) mod airflow;
 pub(crate) mod diagnose;
 pub(crate) mod feedback;
+pub(crate) mod lineage;
 pub(crate) mod retention;
 mod service;
 mod settings;
@@ -49,7 +51,7 @@ pub(crate) use self::{
     telemetry::{Log, LogFormat, Telemetry},
     tokens::Fault as TokenFault,
 };
-use self::{airflow::Airflow, diagnose::Diagnostic, retention::Retention, webhooks::Webhook};
+use self::{airflow::Airflow, diagnose::Diagnostic, lineage::Lineage, retention::Retention, webhooks::Webhook};
 
 /// Every setting with its default; also what `config/default.toml` documents.
 const DEFAULTS: &str = include_str!("../../../config/default.toml");
@@ -79,6 +81,7 @@ pub(crate) struct Config {
     pub(crate) policy: Policy,
     pub(crate) shutdown: Shutdown,
     pub(crate) retention: Retention,
+    pub(crate) lineage: Lineage,
     #[serde(default)]
     pub(crate) webhooks: BTreeMap<Name, Webhook>,
     #[serde(default)]

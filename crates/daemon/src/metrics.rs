@@ -58,13 +58,14 @@ const TABLE: &[Metric] =
 
 /// Every metric, by the crate that measures it.
 #[cfg(test)]
-pub(crate) const ALL: [(&str, &[Metric]); 7] = [
+pub(crate) const ALL: [(&str, &[Metric]); 8] = [
     ("agents", dagwright_agents::metrics::TABLE),
     ("engine", dagwright_engine::metrics::TABLE),
     ("bus", dagwright_bus::metrics::TABLE),
     ("store", dagwright_store::metrics::TABLE),
     ("daemon", TABLE),
-    ("webhooks", crate::outlets::metrics::TABLE),
+    ("webhooks", crate::outlets::metrics::WEBHOOKS),
+    ("lineage", crate::outlets::metrics::LINEAGE),
     ("feedback", crate::feedback::metrics::TABLE),
 ];
 

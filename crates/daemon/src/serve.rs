@@ -131,14 +131,17 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
     })?;
     let admission = Arc::new(admission);
     let outlets = match &station {
-        None => Outlets::start(&config, Events::Outbox { outbox: store.clone(), news: news.clone() }).await?,
+        None => {
+            let events = Events::Outbox { outbox: store.clone(), news: news.clone() };
+            Outlets::start(&config, &register, events).await?
+        }
         Some(station) => {
             let events = Events::Topic { settings: &kafka::settings(&config), topics: station.topics() };
-            Outlets::start(&config, events).await?
+            Outlets::start(&config, &register, events).await?
         }
     };
     let (ledger, readers): (Arc<dyn Retention>, _) = match &station {
-        None => (store.clone(), config.webhooks.keys().map(|name| outlets::reader(name.as_str())).collect()),
+        None => (store.clone(), outlets::readers(&config)),
         // Outlets read the topic; what is here is a copy of it.
         Some(station) => (Arc::new(station.ledger.clone()), Vec::new()),
     };

@@ -31,7 +31,7 @@ use crate::{
     api::{Page, Request},
     cli::Common,
     client::{self, Access, Client},
-    config::{BusKind, Config, EngineKind, webhooks::Webhook},
+    config::{BusKind, Config, EngineKind},
     desk::task_program,
     engines,
     exit::Exit,
@@ -87,7 +87,11 @@ pub(crate) async fn execute(arguments: &Doctor, common: &Common, output: Output)
         findings.push(airflow_dags(&config).await);
     }
     for (name, webhook) in &config.webhooks {
-        findings.push(finding(&format!("webhook {name}"), webhook_at(webhook).await));
+        let url = webhook.url().map_err(anyhow::Error::msg);
+        findings.push(finding(&format!("webhook {name}"), outlet_at(url).await));
+    }
+    if let Some(url) = config.lineage.url().transpose() {
+        findings.push(finding("lineage", outlet_at(url.map_err(anyhow::Error::msg)).await));
     }
     if let Some(url) = &arguments.url {
         let service = client::Service { url: url.clone(), access: arguments.access.clone() };
@@ -302,8 +306,8 @@ async fn airflow_dags(config: &Config) -> Finding {
 }
 
 /// Connects to where events are posted, and posts nothing.
-async fn webhook_at(webhook: &Webhook) -> Result<String> {
-    let url = webhook.url().map_err(anyhow::Error::msg)?;
+async fn outlet_at(url: Result<url::Url>) -> Result<String> {
+    let url = url?;
     let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
     // Brackets are part of a URL, not of the address.
     let address = host.trim_start_matches('[').trim_end_matches(']');

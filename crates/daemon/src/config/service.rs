@@ -82,6 +82,9 @@ impl Config {
                 fault(format!("webhooks.{name}.{key}"), message, hint);
             }
         }
+        for (key, message, hint) in self.lineage.faults(!self.kafka.brokers.trim().is_empty()) {
+            fault(format!("lineage.{key}"), message, hint);
+        }
         for (variable, _) in env::vars_os() {
             let Some(variable) = variable.to_str() else { continue };
             let Some(suffix) = variable.strip_prefix(CONNECTION_PREFIX) else { continue };

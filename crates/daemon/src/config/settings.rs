@@ -85,7 +85,8 @@ fn mask(key: &str, value: &mut Value) {
         _ => return,
     };
     if !text.contains("://") {
-        if ["connections.", "webhooks."].iter().any(|table| key.starts_with(table)) && key.ends_with(".url") {
+        if ["connections.", "webhooks.", "lineage."].iter().any(|table| key.starts_with(table)) && key.ends_with(".url")
+        {
             *text = MASK.into();
         }
         return;

@@ -66,14 +66,7 @@ impl Webhook {
     /// # Errors
     /// When it is nowhere that can be posted to; the text holds nothing of it.
     pub(crate) fn url(&self) -> Result<Url, &'static str> {
-        let url = Url::parse(&self.url.0).map_err(|_| "it is no URL")?;
-        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err("it is no http(s) URL");
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("it holds a user or a password");
-        }
-        Ok(url)
+        http_url(&self.url)
     }
 
     /// Returns what signs, if anything does.
@@ -108,19 +101,45 @@ impl Webhook {
                 Ok(_) => {}
             }
         }
-        if self.timeout.0 == 0 {
-            faults.push(("timeout", "it is no time".into(), "give a span such as 10s"));
-        }
-        if self.backoff.0 == 0 || self.backoff > self.backoff_max {
-            let message = "it is 0, or longer than backoff_max".into();
-            faults.push(("backoff", message, "give spans such as 1s and 5m"));
-        }
-        if self.parallelism.get() > PARALLELISM_MAX {
-            let message = format!("it is more than {PARALLELISM_MAX}");
-            faults.push(("parallelism", message, "give a number that the receiver can bear"));
-        }
+        let parallelism = self.parallelism.get();
+        faults.extend(pace_faults([self.timeout, self.backoff, self.backoff_max], parallelism));
         faults
     }
+}
+
+/// Reads where to post.
+///
+/// # Errors
+/// When it is nowhere that can be posted to; the text holds nothing of it.
+pub(super) fn http_url(text: &Secret) -> Result<Url, &'static str> {
+    let url = Url::parse(&text.0).map_err(|_| "it is no URL")?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err("it is no http(s) URL");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it holds a user or a password");
+    }
+    Ok(url)
+}
+
+/// Returns what is wrong with how patiently and how widely an outlet posts.
+pub(super) fn pace_faults(
+    [timeout, backoff, backoff_max]: [Span; 3],
+    parallelism: usize,
+) -> Vec<(&'static str, String, &'static str)> {
+    let mut faults = Vec::new();
+    if timeout.0 == 0 {
+        faults.push(("timeout", "it is no time".into(), "give a span such as 10s"));
+    }
+    if backoff.0 == 0 || backoff > backoff_max {
+        let message = "it is 0, or longer than backoff_max".into();
+        faults.push(("backoff", message, "give spans such as 1s and 5m"));
+    }
+    if parallelism > PARALLELISM_MAX {
+        let message = format!("it is more than {PARALLELISM_MAX}");
+        faults.push(("parallelism", message, "give a number that the receiver can bear"));
+    }
+    faults
 }
 
 fn every_event() -> Vec<String> {

@@ -9,10 +9,12 @@ use opentelemetry::{
 };
 
 const WEBHOOK: Label = Label::few("webhook", "one for each outlet in the configuration");
+const TO: Label = Label::few("to", "`http` and `kafka`, as far as they are set");
+const OUTCOME: Label = Label::of("outcome", &["delivered", "away", "unfit", "refused"]);
 
 const POSTS: Metric =
     Metric::counter("dagwright_webhook_posts_total", "{post}", "Posts of events to webhooks, each try by itself.")
-        .labels(&[WEBHOOK, Label::of("outcome", &["delivered", "away", "unfit", "refused"])])
+        .labels(&[WEBHOOK, OUTCOME])
         .appears(Appears::After("the start of an outlet"));
 const REFUSED: Metric = Metric::counter(
     "dagwright_webhook_events_refused_total",
@@ -30,9 +32,36 @@ const POST_SECONDS: Metric = Metric::histogram(
 )
 .labels(&[WEBHOOK]);
 
-/// Every metric of outlets.
+const LINEAGE_POSTS: Metric = Metric::counter(
+    "dagwright_lineage_posts_total",
+    "{post}",
+    "Posts of OpenLineage's run events, each try by itself.",
+)
+.labels(&[TO, OUTCOME])
+.appears(Appears::After("the start of an outlet"));
+const LINEAGE_REFUSED: Metric = Metric::counter(
+    "dagwright_lineage_events_refused_total",
+    "{event}",
+    "Run events that were refused again and again, and that are not posted any more.",
+)
+.labels(&[TO])
+.appears(Appears::After("the start of an outlet"));
+const LINEAGE_POST_SECONDS: Metric = Metric::histogram(
+    "dagwright_lineage_post_seconds",
+    "s",
+    FAST_SECONDS,
+    "the first post",
+    "How long posts of run events took.",
+)
+.labels(&[TO]);
+
+/// Every metric of webhooks.
 #[cfg(test)]
-pub(crate) const TABLE: &[Metric] = &[POSTS, REFUSED, POST_SECONDS];
+pub(crate) const WEBHOOKS: &[Metric] = &[POSTS, REFUSED, POST_SECONDS];
+
+/// Every metric of lineage.
+#[cfg(test)]
+pub(crate) const LINEAGE: &[Metric] = &[LINEAGE_POSTS, LINEAGE_REFUSED, LINEAGE_POST_SECONDS];
 
 /// What came of a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,44 +72,91 @@ pub(super) enum Outcome {
     Refused,
 }
 
+/// The series of one outlet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Series {
+    /// Of a webhook, by its name.
+    Webhook(String),
+    /// Of lineage, by where it goes.
+    Lineage(&'static str),
+}
+
 struct Instruments {
     posts: Counter<u64>,
     refused: Counter<u64>,
     post_seconds: Histogram<f64>,
 }
 
-static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
-    let meter = global::meter("dagwright");
-    Instruments {
-        posts: POSTS.to_counter(&meter),
-        refused: REFUSED.to_counter(&meter),
-        post_seconds: POST_SECONDS.to_histogram(&meter),
+static OF_WEBHOOKS: LazyLock<Instruments> = LazyLock::new(|| Instruments::new(&POSTS, &REFUSED, &POST_SECONDS));
+static OF_LINEAGE: LazyLock<Instruments> =
+    LazyLock::new(|| Instruments::new(&LINEAGE_POSTS, &LINEAGE_REFUSED, &LINEAGE_POST_SECONDS));
+
+// === impl Instruments ===
+
+impl Instruments {
+    fn new(posts: &Metric, refused: &Metric, post_seconds: &Metric) -> Self {
+        let meter = global::meter("dagwright");
+        Self {
+            posts: posts.to_counter(&meter),
+            refused: refused.to_counter(&meter),
+            post_seconds: post_seconds.to_histogram(&meter),
+        }
     }
-});
+}
 
-/// Makes the series of an outlet.
-pub(super) fn prepare(webhook: &str) {
-    for outcome in [Outcome::Delivered, Outcome::Away, Outcome::Unfit, Outcome::Refused] {
-        INSTRUMENTS.posts.add(0, &labels(webhook, outcome));
+// === impl Series ===
+
+impl Series {
+    /// Returns the name of the outlet, for the log.
+    pub(super) fn outlet(&self) -> String {
+        match self {
+            Self::Webhook(name) => name.clone(),
+            Self::Lineage(to) => format!("lineage.{to}"),
+        }
     }
-    INSTRUMENTS.refused.add(0, &[KeyValue::new(WEBHOOK.name, webhook.to_owned())]);
+
+    /// Makes the series.
+    pub(super) fn prepare(&self) {
+        for outcome in [Outcome::Delivered, Outcome::Away, Outcome::Unfit, Outcome::Refused] {
+            self.instruments().posts.add(0, &[self.label(), outcome.label()]);
+        }
+        self.instruments().refused.add(0, &[self.label()]);
+    }
+
+    pub(super) fn posted(&self, outcome: Outcome, took: Duration) {
+        self.instruments().posts.add(1, &[self.label(), outcome.label()]);
+        self.instruments().post_seconds.record(took.as_secs_f64(), &[self.label()]);
+    }
+
+    pub(super) fn given_up(&self) {
+        self.instruments().refused.add(1, &[self.label()]);
+    }
+
+    fn instruments(&self) -> &'static Instruments {
+        match self {
+            Self::Webhook(_) => &OF_WEBHOOKS,
+            Self::Lineage(_) => &OF_LINEAGE,
+        }
+    }
+
+    fn label(&self) -> KeyValue {
+        match self {
+            Self::Webhook(name) => KeyValue::new(WEBHOOK.name, name.clone()),
+            Self::Lineage(to) => KeyValue::new(TO.name, *to),
+        }
+    }
 }
 
-pub(super) fn posted(webhook: &str, outcome: Outcome, took: Duration) {
-    INSTRUMENTS.posts.add(1, &labels(webhook, outcome));
-    INSTRUMENTS.post_seconds.record(took.as_secs_f64(), &[KeyValue::new(WEBHOOK.name, webhook.to_owned())]);
-}
+// === impl Outcome ===
 
-pub(super) fn given_up(webhook: &str) {
-    INSTRUMENTS.refused.add(1, &[KeyValue::new(WEBHOOK.name, webhook.to_owned())]);
-}
-
-fn labels(webhook: &str, outcome: Outcome) -> [KeyValue; 2] {
-    let outcome = match outcome {
-        Outcome::Delivered => "delivered",
-        Outcome::Away => "away",
-        Outcome::Unfit => "unfit",
-        Outcome::Refused => "refused",
-    };
-    [KeyValue::new(WEBHOOK.name, webhook.to_owned()), KeyValue::new("outcome", outcome)]
+impl Outcome {
+    fn label(self) -> KeyValue {
+        let outcome = match self {
+            Self::Delivered => "delivered",
+            Self::Away => "away",
+            Self::Unfit => "unfit",
+            Self::Refused => "refused",
+        };
+        KeyValue::new(OUTCOME.name, outcome)
+    }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     feed::{Fed, Feed},
     filter::{Filter, pipeline},
-    metrics::{self, Outcome},
+    metrics::{Outcome, Series},
     receiver::Receiver,
     verdict::Verdict,
     window::{Place, Window},
@@ -35,7 +35,8 @@ pub(super) struct Patience {
 /// An outlet.
 pub(super) struct Outlet {
     name: String,
-    receiver: Arc<Receiver>,
+    series: Series,
+    receiver: Arc<dyn Receiver>,
     filter: Filter,
     feed: Feed,
     parallelism: usize,
@@ -68,17 +69,18 @@ struct Tries {
 
 impl Outlet {
     pub(super) fn new(
-        name: String,
-        receiver: Receiver,
+        series: Series,
+        receiver: Arc<dyn Receiver>,
         filter: Filter,
         feed: Feed,
         parallelism: usize,
         patience: Patience,
     ) -> Self {
-        metrics::prepare(&name);
+        series.prepare();
         Self {
-            name,
-            receiver: Arc::new(receiver),
+            name: series.outlet(),
+            series,
+            receiver,
             filter,
             feed,
             parallelism,
@@ -164,7 +166,7 @@ impl Outlet {
             let receiver = self.receiver.clone();
             self.posts.push(Box::pin(async move {
                 let began = Instant::now();
-                let verdict = receiver.post(&event).await;
+                let verdict = receiver.tell(&event).await;
                 (place, verdict, began.elapsed())
             }));
         }
@@ -185,10 +187,10 @@ impl Outlet {
     /// Takes in what came of a post.
     fn take(&mut self, place: Place, verdict: Verdict, took: Duration) {
         match &verdict {
-            Verdict::Delivered => metrics::posted(&self.name, Outcome::Delivered, took),
-            Verdict::Away { .. } => metrics::posted(&self.name, Outcome::Away, took),
-            Verdict::Unfit { .. } => metrics::posted(&self.name, Outcome::Unfit, took),
-            Verdict::Refused { .. } => metrics::posted(&self.name, Outcome::Refused, took),
+            Verdict::Delivered => self.series.posted(Outcome::Delivered, took),
+            Verdict::Away { .. } => self.series.posted(Outcome::Away, took),
+            Verdict::Unfit { .. } => self.series.posted(Outcome::Unfit, took),
+            Verdict::Refused { .. } => self.series.posted(Outcome::Refused, took),
         }
         if !self.window.holds(place) {
             return; // Its partition was lost meanwhile.
@@ -229,7 +231,7 @@ impl Outlet {
             let code = Code::EventRefused;
             let outlet = &self.name;
             tracing::error!(%code, outlet, partition, position, tries = count, why, "an event was refused and is given up");
-            metrics::given_up(&self.name);
+            self.series.given_up();
             self.settle(place);
             return;
         }
