@@ -14,8 +14,8 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    thread::JoinHandle,
-    time::Duration,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -363,6 +363,31 @@ fn told(message: &BorrowedMessage<'_>) -> Told {
 
 /// Has a new group remember the ends of the partitions. Where it remembers something, that stays.
 fn remember_beginning(consumer: &GroupConsumer, topic: &str, partitions: i32) -> Result<(), Error> {
+    let until = Instant::now() + ANSWER_TIMEOUT;
+    loop {
+        match try_to_remember_beginning(consumer, topic, partitions) {
+            // A cluster that has just started, or lost a broker, still decides who remembers for the group.
+            Err(Error::Unreachable { source, .. })
+                if source.rdkafka_error_code().is_some_and(is_undecided) && Instant::now() < until =>
+            {
+                thread::sleep(POLL);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Tells whether the group has nobody to ask yet.
+fn is_undecided(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+    )
+}
+
+fn try_to_remember_beginning(consumer: &GroupConsumer, topic: &str, partitions: i32) -> Result<(), Error> {
     let what = "ask where an outlet was";
     let failed = |source| Error::of(what, consumer.context().log.complaint(), source);
     let mut places = TopicPartitionList::new();
