@@ -21,6 +21,9 @@ pub struct Airflow {
     /// The password of its users `admin` and `viewer`.
     pub password: String,
     folder: TempDir,
+    /// How it is started.
+    arguments: [String; 3],
+    variables: Vec<(String, String)>,
 }
 
 // === impl Airflow ===
@@ -47,13 +50,15 @@ impl Airflow {
         let folder = tempfile::Builder::new().prefix("dagwright-airflow-").tempdir().expect("a temporary folder");
         let owner = std::process::id().to_string();
         let database = Postgres::shared().database(&format!("airflow_{}", STARTED.fetch_add(1, Relaxed)));
+        let arguments = [version.to_owned(), database, owner];
         let mut script = script();
-        script.arg("start").arg(folder.path()).args([version, &database, &owner]).envs(variables.iter().copied());
+        script.arg("start").arg(folder.path()).args(&arguments).envs(variables.iter().copied());
         let started = Ended::from(script.output().expect("bash"));
         started.expect(0);
         let told: Value = serde_json::from_str(&started.stdout).expect("JSON");
+        let variables = variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let text = |key: &str| told[key].as_str().unwrap_or_else(|| panic!("no {key} in {told}")).to_owned();
-        Self { url: text("url"), password: text("password"), folder }
+        Self { url: text("url"), password: text("password"), folder, arguments, variables }
     }
 
     /// Takes all of its processes away.
@@ -62,6 +67,17 @@ impl Airflow {
     /// When it cannot be stopped.
     pub fn stop(&self) {
         Ended::from(script().arg("stop").arg(self.folder.path()).output().expect("bash")).expect(0);
+    }
+
+    /// Starts it again on the same port, with what it had.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_again(&self) {
+        let mut script = script();
+        script.arg("start").arg(self.folder.path()).args(&self.arguments);
+        script.envs(self.variables.iter().map(|(key, value)| (key, value)));
+        Ended::from(script.output().expect("bash")).expect(0);
     }
 
     /// Installs package `dagwright-airflow` into a folder, for Airflow to find there, and returns it.

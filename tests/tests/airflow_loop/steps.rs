@@ -1,6 +1,6 @@
 //! The steps of the story.
 
-use dagwright_airflow::{Airflow as _, Clear, RunState, Trigger};
+use dagwright_airflow::{Airflow as _, Clear, Deleted, RunState, Trigger};
 use serde_json::{Map, Value, json};
 
 use crate::world::{World, type_of};
@@ -113,6 +113,31 @@ pub(crate) fn a_daemon_that_was_killed_goes_on(world: &mut World) {
     }
     assert_eq!(world.runs("killed").len(), 3);
     assert_eq!(world.query("select count(*), count(distinct _dagwright_run_id) from public.killed"), "1500|3");
+}
+
+/// Airflow is taken away before a plan is deployed; what was asked for is done when it is back.
+pub(crate) fn an_airflow_that_is_away_is_waited_for(world: &mut World) {
+    world.airflow.stop();
+    let file = world.rows("patient.csv", 0, 100);
+    let spec = world.spec("patient", &file);
+    world.request("patient", &json!({ "spec": spec }));
+    world.told("patient", "plan.sealed");
+    world.kill_daemon();
+    world.start_daemon();
+    world.airflow.start_again();
+    world.told("patient", "run.succeeded");
+    assert_eq!(world.runs("patient").len(), 1);
+    assert_eq!(world.query("select count(*) from public.patient"), "100");
+}
+
+/// Somebody deletes a DAG with its history, while its file is there: the next request brings it back.
+pub(crate) fn a_dag_that_was_deleted_by_hand_comes_back(world: &mut World) {
+    assert_eq!(world.call(world.client.delete_dag("killed")), Deleted::Now);
+    let spec = world.spec("killed", &world.workspace.path("more.csv"));
+    world.request("after the deletion", &json!({ "spec": spec }));
+    world.told("after the deletion", "run.succeeded");
+    assert_eq!(world.runs("killed").len(), 1);
+    assert_eq!(world.query("select count(*), count(distinct _dagwright_run_id) from public.killed"), "2000|4");
 }
 
 /// A source that went away fails the run; that is helped by clearing it later, until somebody wants no more of it.

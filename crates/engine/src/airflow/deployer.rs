@@ -272,9 +272,11 @@ impl Worker {
         let began = Instant::now();
         let mut answered = Duration::ZERO;
         let (mut pause, longest) = LOOKS;
+        // What was not written may be shown already, and is only parsed anew where it is not.
+        let mut is_missing = changed;
         let mut parsed: Option<Instant> = None;
         while !(written.is_empty() && leaving.is_empty()) {
-            if changed && parsed.is_none_or(|at| at.elapsed() >= REPARSE_AFTER) {
+            if is_missing && parsed.is_none_or(|at| at.elapsed() >= REPARSE_AFTER) {
                 self.reparse(&written).await;
                 parsed = Some(Instant::now());
             }
@@ -293,6 +295,7 @@ impl Worker {
                 if let Ok(gone) = self.gone(&leaving).await {
                     leaving.retain(|dag_id| !gone.contains(dag_id));
                 }
+                is_missing = true;
                 // Time in which Airflow does not answer is not its time.
                 answered += pause + looked.elapsed();
             }
