@@ -122,3 +122,16 @@ impl Drop for Airflow {
 fn script() -> Command {
     Command::new(repository().join("tests/scripts/airflow.sh"))
 }
+
+/// Returns the version that stands for Airflow 2: 2.11.2, or what `DAGWRIGHT_AIRFLOW_2` says, by which `make compat` runs the same
+/// tests on others.
+#[must_use]
+pub fn version_2() -> String {
+    std::env::var("DAGWRIGHT_AIRFLOW_2").unwrap_or_else(|_| "2.11.2".into())
+}
+
+/// Returns the version that stands for Airflow 3: 3.3.2, or what `DAGWRIGHT_AIRFLOW_3` says, as above.
+#[must_use]
+pub fn version_3() -> String {
+    std::env::var("DAGWRIGHT_AIRFLOW_3").unwrap_or_else(|_| "3.3.2".into())
+}

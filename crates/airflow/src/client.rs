@@ -190,6 +190,16 @@ impl Client {
         Ok(Page { items, total: answer.get("total_entries").and_then(Value::as_u64).unwrap_or(counted) })
     }
 
+    /// Returns [`Error::NotOffered`] unless Airflow is this 3.x or newer.
+    async fn since_3(&self, minor: u32, subject: impl Fn() -> Subject, reason: &'static str) -> Result<Api> {
+        let api = self.v2(&subject, reason).await?;
+        let version = self.known().await?.version;
+        if (version.major, version.minor) < (3, minor) {
+            return Err(Error::NotOffered { call: subject(), version, reason });
+        }
+        Ok(api)
+    }
+
     /// Returns [`Error::NotOffered`] unless Airflow has v2.
     async fn v2(&self, subject: impl Fn() -> Subject, reason: &'static str) -> Result<Api> {
         let known = self.known().await?;
@@ -447,6 +457,11 @@ impl Airflow for Client {
     async fn start_backfill(&self, request: &BackfillRequest) -> Result<Backfill> {
         let subject = Subject::of("backfill DAG", &request.dag_id);
         let api = self.v2(|| subject.clone(), NO_BACKFILLS).await?;
+        if request.from > request.to {
+            // As 3.3 answers. 3.1 takes it, as a backfill without dates; 3.2 answers 500.
+            let detail = "the last logical date lies before the first".into();
+            return Err(Error::Refused { call: subject, status: 422, detail });
+        }
         self.json(api, Call::post(subject, Path::new("backfills"), v2::backfill(request))).await
     }
 
@@ -535,7 +550,7 @@ impl Airflow for Client {
         let subject = Subject::of("set pool", name);
         let api = if slots < 0 {
             // It would be set, and from then on no pool could be read.
-            self.v2(|| subject.clone(), "its API cannot tell of a pool without end").await?
+            self.since_3(1, || subject.clone(), "its API cannot tell of a pool without end").await?
         } else {
             self.api().await?
         };
@@ -569,7 +584,8 @@ impl Airflow for Client {
 
     async fn test_connection(&self, id: &str) -> Result<ConnectionTest> {
         let subject = Subject::of("test connection", id);
-        let api = self.v2(|| subject.clone(), "it tries out only what it is told the password of").await?;
+        let reason = "it tries out only what it is told the password of";
+        let api = self.since_3(1, || subject.clone(), reason).await?;
         let conn_type = self.connection(id).await?.conn_type;
         let body = json!({ "connection_id": id, "conn_type": conn_type });
         let call = Call::post(subject.clone(), Path::new("connections").then("test"), body).repeatable();

@@ -149,7 +149,7 @@ pub trait Airflow: fmt::Debug + Send + Sync {
 
     // === Backfills: [`Error::NotOffered`] by Airflow 2 ===
 
-    /// Starts a backfill; [`Error::Conflict`] while the DAG has another.
+    /// Starts a backfill; [`Error::Conflict`] while the DAG has another, [`Error::Refused`] where it ends before it begins.
     async fn start_backfill(&self, request: &BackfillRequest) -> Result<Backfill>;
 
     /// Returns the logical dates that a backfill would run for.
@@ -183,13 +183,13 @@ pub trait Airflow: fmt::Debug + Send + Sync {
 
     /// Sees to it that there is a pool with so many slots; what else it has is left as it is.
     ///
-    /// −1 is no end; [`Error::NotOffered`] by Airflow 2, which could not answer for it.
+    /// −1 is no end; [`Error::NotOffered`] by Airflow 2 and 3.0, which could not answer for it.
     async fn set_pool(&self, name: &str, slots: i64) -> Result<PoolSet>;
 
     /// Returns a connection that Airflow has in its database, without what is secret of it.
     async fn connection(&self, id: &str) -> Result<Connection>;
 
-    /// Lets Airflow try a connection out; [`Error::NotOffered`] by Airflow 2, which forgets the password, and where the
+    /// Lets Airflow try a connection out; [`Error::NotOffered`] by Airflow 2 and 3.0, which forget the password, and where the
     /// settings forbid it (`[core] test_connection`).
     async fn test_connection(&self, id: &str) -> Result<ConnectionTest>;
 }

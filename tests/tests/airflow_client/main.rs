@@ -1,4 +1,5 @@
-//! The contract of the Airflow client, against both real Airflows: 2.11.2 and 3.3.2 go through the same steps.
+//! The contract of the Airflow client, against real Airflows: 2.11.2 and 3.3.2 go through the same steps, and by
+//! `make compat` the versions between them.
 //!
 //! One server each, and a story from the first look to the deletion: what a step leaves behind, the next one finds. Where the
 //! versions differ, a step says how. What no real Airflow does on request is tested in `crates/airflow/tests`.
@@ -19,6 +20,8 @@ struct Contract {
     client: Client,
     /// 2 or 3.
     major: u32,
+    /// As the 0 of 3.0.6.
+    minor: u32,
 }
 
 // === impl Contract ===
@@ -29,7 +32,13 @@ impl Contract {
         let dags = repository().join("tests/tests/airflow_client/dags.py");
         std::fs::copy(dags, server.dags().join("contract.py")).expect("a copy");
         let client = client(&server, "admin", &server.password);
-        Self { client, major: version[..1].parse().expect("a number"), server }
+        let mut numbers = version.split('.').map(|number| number.parse().expect("a number"));
+        Self { client, major: numbers.next().expect("3"), minor: numbers.next().expect("0"), server }
+    }
+
+    /// Whether this Airflow is as new as this 3.x.
+    fn since_3(&self, minor: u32) -> bool {
+        self.major == 3 && self.minor >= minor
     }
 
     /// Looks until `look` finds what it looks for.
@@ -80,10 +89,10 @@ async fn check(version: &str) {
 
 #[tokio::test]
 async fn airflow_2_keeps_the_contract() {
-    check("2.11.2").await;
+    check(&airflow::version_2()).await;
 }
 
 #[tokio::test]
 async fn airflow_3_keeps_the_contract() {
-    check("3.3.2").await;
+    check(&airflow::version_3()).await;
 }

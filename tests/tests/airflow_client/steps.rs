@@ -86,7 +86,7 @@ impl Contract {
         let error = self.wait("the import error", find).await;
         assert!(error.stack_trace.expect("a trace").contains("bad on purpose"));
         let file = error.filename.expect("a file");
-        assert_eq!((file == "bad.py", error.bundle_name.is_some()), (self.major == 3, self.major == 3), "{file}");
+        assert_eq!((file == "bad.py", error.bundle_name.is_some()), (self.since_3(1), self.major == 3), "{file}");
         std::fs::remove_file(bad).expect("removed");
     }
 
@@ -109,7 +109,7 @@ impl Contract {
         };
         assert!(matches!(set("contract", 2).await, PoolSet::Made(_)));
         assert!(matches!(set("contract", 2).await, PoolSet::Kept(_)));
-        let without_end = if self.major == 3 {
+        let without_end = if self.since_3(1) {
             assert!(matches!(set("contract", -1).await, PoolSet::Changed(_)));
             -1
         } else {
@@ -124,7 +124,7 @@ impl Contract {
         assert_eq!((connection.conn_type.as_str(), connection.host.as_deref()), ("fs", Some("nowhere")));
         expect(airflow.connection("contract").await, Code::AirflowUnknown);
         let test = airflow.test_connection("here").await;
-        if self.major == 3 {
+        if self.since_3(1) {
             let test = test.expect("a result");
             assert!(test.works && !test.message.is_empty(), "{test:?}");
         } else {

@@ -438,6 +438,10 @@ async fn backfills_are_v2s() {
     assert_eq!(client.preview_backfill(&request).await.expect("dates"), [request.from]);
     assert_eq!(client.start_backfill(&request).await.expect("a backfill").id, 7);
     assert!(client.start_backfill(&request).await.expect_err("another").is_conflict());
+    let backwards = BackfillRequest { to: at("2024-12-31T00:00:00Z"), ..request.clone() };
+    let said = fake.said().await;
+    assert_eq!(client.start_backfill(&backwards).await.expect_err("no dates").code(), Code::AirflowRefused);
+    assert_eq!(fake.said().await, said, "not every 3.x would refuse it");
     assert!(client.act_on_backfill(7, BackfillAction::Pause).await.expect_err("over").is_conflict());
     assert!(client.act_on_backfill(7, BackfillAction::Cancel).await.expect("over").completed_at.is_some());
     let body: Value = fake.sent().await[1].body_json().expect("JSON");
@@ -513,9 +517,11 @@ async fn pools_are_made_changed_or_kept() {
         assert_eq!(fake.said().await[2], format!("PATCH /pools/own?update_mask=slots {body}"));
         assert_eq!(fake.said().await[4], "POST /pools {\"name\":\"new\",\"slots\":4}");
     }
-    let fake = Fake::start(Api::V1).await;
-    expect_not_offered(fake.client().set_pool("endless", -1).await);
-    assert_eq!(fake.said().await, [""; 0]);
+    for version in ["2.11.2", "3.0.6"] {
+        let fake = Fake::of(version).await;
+        expect_not_offered(fake.client().set_pool("endless", -1).await);
+        assert_eq!(fake.said().await, [""; 0], "{version}");
+    }
 }
 
 #[tokio::test]
@@ -549,4 +555,8 @@ async fn connections_are_read_and_tried_out() {
         }
         expect_not_offered(client.test_connection("ops").await);
     }
+    // It would try out a connection without a password.
+    let fake = Fake::of("3.0.6").await;
+    expect_not_offered(fake.client().test_connection("ops").await);
+    assert_eq!(fake.said().await, [""; 0]);
 }

@@ -30,11 +30,17 @@ struct Fake {
 
 impl Fake {
     async fn start(api: Api) -> Self {
+        Self::of(match api {
+            Api::V1 => "2.11.2",
+            Api::V2 => "3.3.2",
+        })
+        .await
+    }
+
+    async fn of(version: &str) -> Self {
+        let (api, answers) =
+            if version.starts_with('2') { (Api::V1, "/api/v1/version") } else { (Api::V2, "/api/v2/version") };
         let fake = Self { server: MockServer::start().await, api };
-        let (answers, version) = match api {
-            Api::V1 => ("/api/v1/version", "2.11.2"),
-            Api::V2 => ("/api/v2/version", "3.3.2"),
-        };
         let told = ResponseTemplate::new(200).set_body_json(json!({ "version": version, "git_version": null }));
         Mock::given(method("GET")).and(path(answers)).respond_with(told).mount(&fake.server).await;
         fake
