@@ -15,7 +15,8 @@ from fake_daemon import SECRET, Daemon
 
 HERE = Path(__file__).parent
 GOLDENS = HERE.parents[2] / "crates/compiler/tests/golden"
-AIRFLOW_MAJOR = int(version("apache-airflow").split(".")[0])
+AIRFLOW = tuple(int(number) for number in version("apache-airflow").split(".")[:2])
+AIRFLOW_MAJOR = AIRFLOW[0]
 
 # 2.11 has no bundles; what it does instead stands in test_plugin.py.
 collect_ignore = [] if AIRFLOW_MAJOR == 3 else ["test_bundle.py"]
@@ -45,6 +46,17 @@ def database():
     from airflow.utils import db
 
     db.initdb()
+    if AIRFLOW == (3, 0):
+        know(DAGS)
+
+
+def know(folder):
+    """Put a folder's DAGs into the database, as 3.0 wants to know their assets and more before `dag.test()`."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.models.dagbag import DagBag
+
+    DagBundlesManager().sync_bundles_to_db()
+    DagBag(str(folder)).sync_to_db("dags-folder", None)
 
 
 @pytest.fixture

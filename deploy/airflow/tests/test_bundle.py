@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+from airflows import bundle_bag, shown
 from conftest import GOLDENS
 from test_snapshots import publish, switch
 
@@ -31,17 +32,9 @@ def bundle(root, version=None):
 
 
 def dags_of(found):
-    from airflow.dag_processing.dagbag import BundleDagBag
-
-    bag = BundleDagBag(dag_folder=found.path, bundle_path=found.path, bundle_name=found.name)
+    bag = bundle_bag(found)
     assert not bag.import_errors
     return bag.dags
-
-
-def shown(found):
-    from airflow.dag_processing.bundles.base import unpack_bundle_version
-
-    return unpack_bundle_version(found.get_current_version(), found)[0]
 
 
 def test_dags_are_parsed_from_a_snapshot_and_after_a_switch(root):

@@ -1,6 +1,7 @@
 """Whole DAG runs of the compiler's goldens, with the fake in place of `dagwright-task`."""
 
 import pytest
+from airflows import dag_bag
 from conftest import AIRFLOW_MAJOR, DAGS
 
 from dagwright_airflow.run import generation
@@ -13,11 +14,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 @pytest.fixture(scope="module")
 def dags():
-    if AIRFLOW_MAJOR == 2:
-        from airflow.models.dagbag import DagBag
-    else:
-        from airflow.dag_processing.dagbag import DagBag
-    bag = DagBag(str(DAGS))
+    bag = dag_bag(DAGS)
     assert not bag.import_errors
     for dag in bag.dags.values():
         for task in dag.tasks:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import jsonschema
 import pytest
+from airflows import dag_bag, serialization
 from conftest import AIRFLOW_MAJOR, DAGS, HERE
 
 from dagwright_airflow import DagwrightLoad, events, feedback, listener, plan
@@ -25,11 +26,7 @@ def golden(dag_id):
 
 
 def dag_of(dag_id, *, retries=0):
-    if AIRFLOW_MAJOR == 2:
-        from airflow.models.dagbag import DagBag
-    else:
-        from airflow.dag_processing.dagbag import DagBag
-    bag = DagBag(str(DAGS / f"{dag_id}.py"))
+    bag = dag_bag(DAGS / f"{dag_id}.py")
     assert not bag.import_errors
     for task in bag.dags[dag_id].tasks:
         if hasattr(task, "partial_kwargs"):
@@ -184,22 +181,13 @@ def test_the_link_is_in_xcom_and_counts_of_a_split_too(fake, monkeypatch):
 
 def web_server_operator(dag_id, task_id):
     """Return an operator as 2.11's web server has it."""
-    from airflow.serialization.serialized_objects import SerializedDAG
-
-    return SerializedDAG.from_dict(SerializedDAG.to_dict(dag_of(dag_id))).get_task(task_id)
+    return serialization().from_dict(serialization().to_dict(dag_of(dag_id))).get_task(task_id)
 
 
 @pytest.mark.usefixtures("database")
 def test_the_scheduler_knows_serialized_dags(daemon):
     """In the scheduler a run has the DAG as Airflow serialized it."""
-    from airflow.serialization.serialized_objects import SerializedDAG
-
-    if AIRFLOW_MAJOR == 2:
-        serialized = SerializedDAG.from_dict(SerializedDAG.to_dict(dag_of("parts")))
-    else:
-        from airflow.serialization.serialized_objects import DagSerialization
-
-        serialized = DagSerialization.from_dict(DagSerialization.to_dict(dag_of("parts")))
+    serialized = serialization().from_dict(serialization().to_dict(dag_of("parts")))
     listener.on_dag_run_running(dag_run(dag=serialized))
     (event,) = told(daemon, 1)
     assert event["plan_hash"] == golden("parts").hash

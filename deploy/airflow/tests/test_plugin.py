@@ -9,6 +9,7 @@ import airflow
 import jsonschema
 import pytest
 import tomllib
+from airflows import listener_managers, plugins
 from conftest import AIRFLOW_MAJOR, HERE
 
 from dagwright_airflow import DagwrightLoad, links, listener, provider, settings
@@ -20,25 +21,14 @@ PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
 
 
 def test_airflow_loads_the_plugin():
-    from airflow import plugins_manager
-
-    if AIRFLOW_MAJOR == 2:
-        plugins_manager.ensure_plugins_loaded()
-        plugins, errors = plugins_manager.plugins, plugins_manager.import_errors
-    else:
-        plugins, errors = plugins_manager._get_plugins()
+    found, errors = plugins()
     assert not errors
-    assert "dagwright" in [plugin.name for plugin in plugins]
+    assert "dagwright" in [plugin.name for plugin in found]
 
 
 def test_airflow_calls_the_listener():
-    from airflow.listeners.listener import get_listener_manager
-
-    assert get_listener_manager().pm.is_registered(listener)
-    if AIRFLOW_MAJOR == 3:
-        from airflow.sdk.listener import get_listener_manager as of_tasks
-
-        assert of_tasks().pm.is_registered(listener)
+    for manager in listener_managers():
+        assert manager.pm.is_registered(listener)
 
 
 def test_entry_points_lead_somewhere():

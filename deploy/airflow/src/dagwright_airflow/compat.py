@@ -81,6 +81,9 @@ def _redact() -> Callable[[str], object]:
 
 def variable(key: str) -> str | None:
     """Return an Airflow Variable's text, or None where there is none."""
-    # 2.11 calls the second parameter `default_var`, 3.x calls it `default`: by position both take it.
-    value = Variable.get(key, None)
+    value = None
+    # 3.0 has Variables in tasks only, and fails so where there is no task.
+    with suppress(ImportError):
+        # 2.11 calls the second parameter `default_var`, 3.x calls it `default`: by position both take it.
+        value = Variable.get(key, None)
     return None if value is None else str(value)
