@@ -9,7 +9,7 @@ TOOLS := $(or $(DAGWRIGHT_TOOLS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dagwrigh
 export DAGWRIGHT_TOOLS := $(TOOLS)
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build test chaos tools kafka lint audit bench clean
+.PHONY: help demo build test chaos compat tools kafka lint audit bench clean
 
 help: ## Says what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ test: tools lint ## Installs what the tests need, then runs all of them
 chaos: tools build ## Kills daemons under load 200 times (DAGWRIGHT_CHAOS_KILLS), and takes brokers, disks and partitions from them
 	DAGWRIGHT_BIN_DIR="$$(cd $(TARGET_DIR)/debug && pwd)" DAGWRIGHT_CHAOS_KILLS=$(or $(DAGWRIGHT_CHAOS_KILLS),200) \
 	    cargo test --locked -p dagwright-tests --test chaos -- --nocapture
+
+compat: tools build ## Runs the tests of Airflow on the versions between 2.11.2 and 3.3.2, and writes docs/airflow-compat.md
+	tests/scripts/compat.sh $(TARGET_DIR)/debug
 
 tools: ## Installs what the tests need (PostgreSQL, Kafka, both Airflows, DuckDB, …) into $(DAGWRIGHT_TOOLS)
 	tests/scripts/tools.sh all

@@ -2,7 +2,7 @@
 # Installs what the tests need beyond Rust, on a machine that may be a brand-new Debian 12.
 #
 #   tools.sh python     the venv `tools`: duckdb, confluent-kafka, tpchgen-cli, moto_server, ruff, mypy, pytest, shellcheck
-#   tools.sh airflow    the venvs `airflow-2.11.2` and `airflow-3.3.2`; or one: `tools.sh airflow 3.3.2`
+#   tools.sh airflow    the venvs `airflow-2.11.2` and `airflow-3.3.2`; or one: `tools.sh airflow 3.3.2`. `make compat` needs those between
 #   tools.sh dagbag     the venv `dagbag`, for the benchmark of that name: Airflow 3.3.2 with dag-factory beside it; apart from `all`
 #   tools.sh postgres   the server's binaries, unless the machine has some
 #   tools.sh kafka      Apache Kafka with its console tools, by Maven; Java 17, Maven and openssl unless the machine has some

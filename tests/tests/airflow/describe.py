@@ -6,22 +6,24 @@ Timetables are those of the serialized DAG, which is what a scheduler sees.
 import json
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 import pendulum
 
-if version("apache-airflow").startswith("2."):
-    from airflow.models.dagbag import DagBag
-    from airflow.serialization.serialized_objects import SerializedDAG
-
-    def scheduled(dag):
-        return SerializedDAG.from_dict(SerializedDAG.to_dict(dag))
-else:
+try:
     from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # Before 3.2.
+    from airflow.models.dagbag import DagBag
+
+try:
     from airflow.serialization.serialized_objects import DagSerialization
 
     def scheduled(dag):
         return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+except ImportError:  # Before 3.2.
+    from airflow.serialization.serialized_objects import SerializedDAG
+
+    def scheduled(dag):
+        return SerializedDAG.from_dict(SerializedDAG.to_dict(dag))
 
 
 def describe(dag):

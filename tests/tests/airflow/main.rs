@@ -1,4 +1,5 @@
-//! Compiled DAGs in real Airflows: 2.11.2 and 3.3.2, each with its own home, SQLite, and no examples.
+//! Compiled DAGs in real Airflows: 2.11.2 and 3.3.2, and by `make compat` the versions between them, each with its own home,
+//! SQLite, and no examples.
 //!
 //! Both import every golden of the compiler, and run two of them on real data with the real `dagwright-task`. The
 //! operators' own tests, which need an Airflow but no Dagwright, run here too.
@@ -11,25 +12,29 @@ use std::{
     process::{Command, Output},
 };
 
-use dagwright_tests::repository;
+use dagwright_tests::{airflow, repository};
 use serde_json::{Value, json};
 
 /// An Airflow that the tests run against.
-#[derive(Clone, Copy)]
 struct Airflow {
-    version: &'static str,
+    version: String,
     /// The compiler's target for it, and the folder of its goldens.
     target: &'static str,
 }
 
-const AIRFLOW_2: Airflow = Airflow { version: "2.11.2", target: "airflow2" };
-const AIRFLOW_3: Airflow = Airflow { version: "3.3.2", target: "airflow3" };
-
 impl Airflow {
+    fn of_2() -> Self {
+        Self { version: airflow::version_2(), target: "airflow2" }
+    }
+
+    fn of_3() -> Self {
+        Self { version: airflow::version_3(), target: "airflow3" }
+    }
+
     /// Returns a Python command in this Airflow, installing it first where it is missing.
-    fn python(self, home: &Path) -> Command {
+    fn python(&self, home: &Path) -> Command {
         let script = repository().join("tests/scripts/tools.sh");
-        let installed = Command::new(&script).args(["airflow", self.version]).output().expect("bash is installed");
+        let installed = Command::new(&script).args(["airflow", &self.version]).output().expect("bash is installed");
         expect_success(&format!("{} airflow {}", script.display(), self.version), &installed);
         let mut command = Command::new(tools().join(format!("airflow-{}/bin/python", self.version)));
         for (variable, _) in std::env::vars_os() {
@@ -48,12 +53,12 @@ impl Airflow {
         command
     }
 
-    fn goldens(self) -> PathBuf {
+    fn goldens(&self) -> PathBuf {
         repository().join("crates/compiler/tests/golden").join(self.target)
     }
 
     /// Imports every golden and returns what Airflow made of them.
-    fn describe(self) -> Value {
+    fn describe(&self) -> Value {
         let home = tempfile::tempdir().expect("a temporary folder");
         let output = self
             .python(home.path())
@@ -89,7 +94,7 @@ fn last_line(output: &Output) -> Value {
 }
 
 /// Returns what an Airflow must make of a target's plan files: tasks, edges, timetable, by DAG id.
-fn expected(airflow: Airflow) -> BTreeMap<String, Value> {
+fn expected(airflow: &Airflow) -> BTreeMap<String, Value> {
     let files = std::fs::read_dir(airflow.goldens()).expect("goldens").map(|entry| entry.expect("a file").path());
     let plans = files.filter(|path| path.to_string_lossy().ends_with(".plan.json"));
     plans
@@ -137,7 +142,7 @@ fn expected_dag(plan: &Value) -> Value {
     })
 }
 
-fn check_import(airflow: Airflow) {
+fn check_import(airflow: &Airflow) {
     let found = airflow.describe();
     assert_eq!(found["import_errors"], json!({}), "Airflow {}", airflow.version);
     let wanted = expected(airflow);
@@ -169,15 +174,15 @@ fn check_import(airflow: Airflow) {
 
 #[test]
 fn goldens_import_into_airflow_2() {
-    check_import(AIRFLOW_2);
+    check_import(&Airflow::of_2());
 }
 
 #[test]
 fn goldens_import_into_airflow_3() {
-    check_import(AIRFLOW_3);
+    check_import(&Airflow::of_3());
 }
 
-fn check_package(airflow: Airflow) {
+fn check_package(airflow: &Airflow) {
     let home = tempfile::tempdir().expect("a temporary folder");
     let package = repository().join("deploy/airflow");
     let mut command = airflow.python(home.path());
@@ -187,10 +192,10 @@ fn check_package(airflow: Airflow) {
 
 #[test]
 fn operators_pass_their_tests_in_airflow_2() {
-    check_package(AIRFLOW_2);
+    check_package(&Airflow::of_2());
 }
 
 #[test]
 fn operators_pass_their_tests_in_airflow_3() {
-    check_package(AIRFLOW_3);
+    check_package(&Airflow::of_3());
 }

@@ -9,7 +9,7 @@ use std::{
 
 use dagwright_tests::repository;
 
-use crate::{AIRFLOW_2, AIRFLOW_3, Airflow, expect_success, last_line, tools};
+use crate::{Airflow, expect_success, last_line, tools};
 
 /// How many files the partitioned golden reads.
 const PARTS: usize = 3;
@@ -51,7 +51,7 @@ fn flights_by_carrier(base: &Path) -> BTreeMap<String, u64> {
     counts
 }
 
-fn check(airflow: Airflow) {
+fn check(airflow: &Airflow) {
     let home = tempfile::tempdir().expect("a temporary folder");
     let base = tempfile::tempdir().expect("a temporary folder");
     lay_out(base.path());
@@ -120,10 +120,10 @@ fn has_files(entry: &fs::DirEntry) -> bool {
 
 #[test]
 fn goldens_load_real_data_in_airflow_2() {
-    check(AIRFLOW_2);
+    check(&Airflow::of_2());
 }
 
 #[test]
 fn goldens_load_real_data_in_airflow_3() {
-    check(AIRFLOW_3);
+    check(&Airflow::of_3());
 }

@@ -7,10 +7,10 @@ from importlib.metadata import version
 from airflow.configuration import conf
 from airflow.utils import db
 
-if version("apache-airflow").startswith("2."):
-    from airflow.models.dagbag import DagBag
-else:
+try:
     from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # Before 3.2.
+    from airflow.models.dagbag import DagBag
 
 
 def as_text(state):
@@ -38,6 +38,12 @@ def run(dag):
 
 db.initdb()
 bag = DagBag(conf.get("core", "dags_folder"))
+if version("apache-airflow").startswith("3.0."):
+    # There a run wants the assets of its tasks to be known.
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+
+    DagBundlesManager().sync_bundles_to_db()
+    bag.sync_to_db("dags-folder", None)
 runs = {dag_id: run(bag.dags[dag_id]) for dag_id in sys.argv[1:]}
 print()
 print(json.dumps(runs))

@@ -1,22 +1,23 @@
-//! The whole loop, on both real Airflows: requests come over Kafka, their plans are deployed, triggered and followed, rows
-//! are in PostgreSQL, and events say so.
+//! The whole loop, on real Airflows (2.11.2 and 3.3.2, and by `make compat` others): requests come over Kafka, their plans
+//! are deployed, triggered and followed, rows are in PostgreSQL, and events say so.
 //!
 //! One Airflow each, and a story: what a step leaves behind, the next one finds.
 
 mod steps;
 mod world;
 
+use dagwright_tests::airflow;
 use world::{Deploy, World};
 
 #[test]
 fn airflow_2_runs_what_kafka_asks_for() {
-    let mut world = World::start("2.11.2", Deploy::Folder);
+    let mut world = World::start(&airflow::version_2(), Deploy::Folder);
     story(&mut world, 2);
 }
 
 #[test]
 fn airflow_3_runs_what_kafka_asks_for() {
-    let mut world = World::start("3.3.2", Deploy::Bundle);
+    let mut world = World::start(&airflow::version_3(), Deploy::Bundle);
     story(&mut world, 3);
 }
 

@@ -1,8 +1,9 @@
 //! Asserts what the architecture promises and no compiler checks.
 //!
 //! Needs `cargo` and `git`, reads only what the repository tracks or would track, and changes nothing; with
-//! `DAGWRIGHT_BLESS=1` it rewrites the index of error pages.
+//! `DAGWRIGHT_BLESS=1` it rewrites the index of error pages, and for `make compat` the matrix of Airflows.
 
+mod compat;
 mod graph;
 mod pages;
 mod sources;
