@@ -9,7 +9,7 @@ TOOLS := $(or $(DAGWRIGHT_TOOLS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dagwrigh
 export DAGWRIGHT_TOOLS := $(TOOLS)
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help demo build test chaos compat tools kafka lint audit bench clean
+.PHONY: help demo build test chaos compat tools wheels kafka lint audit bench clean
 
 help: ## Says what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,12 @@ chaos: tools build ## Kills daemons under load 200 times (DAGWRIGHT_CHAOS_KILLS)
 
 compat: tools build ## Runs the tests of Airflow on the versions between 2.11.2 and 3.3.2, and writes docs/airflow-compat.md
 	tests/scripts/compat.sh $(TARGET_DIR)/debug
+
+wheels: ## Builds the wheels dagwright-airflow and dagwright-task (release, or PROFILE=dev) into $(TARGET_DIR)/wheels
+	tests/scripts/tools.sh wheels
+	out="$$(mkdir -p $(TARGET_DIR)/wheels && cd $(TARGET_DIR)/wheels && pwd)"; PATH="$(TOOLS)/wheels/bin:$$PATH"; \
+	    pyproject-build --wheel --no-isolation --outdir "$$out" deploy/airflow; \
+	    cd deploy/task && maturin build --profile $(or $(PROFILE),release) --out "$$out"
 
 tools: ## Installs what the tests need (PostgreSQL, Kafka, both Airflows, DuckDB, …) into $(DAGWRIGHT_TOOLS)
 	tests/scripts/tools.sh all

@@ -3,6 +3,7 @@
 #
 #   tools.sh python     the venv `tools`: duckdb, confluent-kafka, tpchgen-cli, moto_server, ruff, mypy, pytest, shellcheck
 #   tools.sh airflow    the venvs `airflow-2.11.2` and `airflow-3.3.2`; or one: `tools.sh airflow 3.3.2`. `make compat` needs those between
+#   tools.sh wheels     the venv `wheels`: maturin, build and hatchling, which make the Python packages; apart from `all`
 #   tools.sh dagbag     the venv `dagbag`, for the benchmark of that name: Airflow 3.3.2 with dag-factory beside it; apart from `all`
 #   tools.sh postgres   the server's binaries, unless the machine has some
 #   tools.sh kafka      Apache Kafka with its console tools, by Maven; Java 17, Maven and openssl unless the machine has some
@@ -298,6 +299,7 @@ case "${1:-}" in
     airflow) airflow "${@:2}" ;;
     package) package "${2:-}" ;;
     dagbag) venv dagbag ;;
+    wheels) venv wheels ;;
     postgres) postgres ;;
     kafka) kafka ;;
     promtool) has_promtool || locked promtool install_promtool ;;

@@ -7,6 +7,7 @@ mod compat;
 mod graph;
 mod pages;
 mod sources;
+mod wheels;
 
 use std::{fs, process::Command};
 
