@@ -239,7 +239,14 @@ impl Follower {
                 let work = async move {
                     let is_known = |instance: &_, attempt, succeeded| known.has(instance, attempt, succeeded);
                     let look = patiently(|| look::look(&*tools.airflow, &plan, &run_id, &is_known)).await;
-                    look.map_or_else(|error| refused(&plan, &error), Done::Seen)
+                    look.map_or_else(
+                        |error| {
+                            // The run goes on whatever one answer was; it is looked at again in its turn.
+                            tracing::warn!(dag_id = %plan.dag_id, run_id, %error, "could not look at a run");
+                            Done::Nothing
+                        },
+                        Done::Seen,
+                    )
                 };
                 work.boxed()
             }

@@ -334,13 +334,7 @@ impl Following {
         }
         let problem = self.reason();
         if self.cancelled {
-            let cancelled = Problem {
-                code: Code::Cancelled,
-                subject: self.plan.dag_id.clone(),
-                message: "the run was cancelled".into(),
-                hint: "run it again when you want its data".into(),
-            };
-            return self.end(Status::Cancelled, Some(cancelled), effects);
+            return self.end_cancelled(effects);
         }
         let kind = class::of(problem.code);
         let used = self.remedies.get(&RunRemedy::Clear).copied().unwrap_or_default();
@@ -361,7 +355,8 @@ impl Following {
             hint: "somebody deleted the DAG or the run, or Airflow's database was reset".into(),
         };
         if self.cancelled {
-            return self.end(Status::Cancelled, Some(problem), effects);
+            // It may never have been triggered.
+            return self.end_cancelled(effects);
         }
         let used = self.remedies.get(&RunRemedy::Trigger).copied().unwrap_or_default();
         match class::trigger_again(used).filter(|_| self.is_ours) {
@@ -403,6 +398,16 @@ impl Following {
         effects.push(Effect::Record(Box::new(RecordBody::Cancelled(cancelled))));
         self.due = None;
         effects.extend([Effect::Stop, Effect::Look]);
+    }
+
+    fn end_cancelled(&mut self, effects: &mut Vec<Effect>) {
+        let cancelled = Problem {
+            code: Code::Cancelled,
+            subject: self.plan.dag_id.clone(),
+            message: "the run was cancelled".into(),
+            hint: "run it again when you want its data".into(),
+        };
+        self.end(Status::Cancelled, Some(cancelled), effects);
     }
 
     fn end(&mut self, status: Status, problem: Option<Problem>, effects: &mut Vec<Effect>) {

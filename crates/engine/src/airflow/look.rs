@@ -161,7 +161,11 @@ async fn ask(airflow: &dyn Airflow, plan: &Plan, news: News) -> Result<Tried, Er
             }),
             // Somebody marked it as done, or cleared it again.
             Err(error) if error.is_not_found() => Counts::default(),
-            Err(error) => return Err(error),
+            Err(error) if error.is_retryable() => return Err(error),
+            Err(error) => {
+                tracing::warn!(task = %instance, %error, "what a task counted cannot be read, it counts as nothing");
+                Counts::default()
+            }
         };
         done(counts, elapsed_ms)
     } else {

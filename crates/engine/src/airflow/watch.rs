@@ -282,15 +282,11 @@ impl Watch {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.heard.close();
         let mut followed = self.watch.followed();
         // Somebody else may follow it by now.
         if followed.get(&self.key).is_some_and(|followed| followed.inbox.is_closed()) {
             followed.remove(&self.key);
-        } else {
-            self.heard.close();
-            if followed.get(&self.key).is_some_and(|followed| followed.inbox.is_closed()) {
-                followed.remove(&self.key);
-            }
         }
     }
 }
@@ -329,4 +325,99 @@ impl Pace {
 
 fn now() -> DateTime<Utc> {
     SystemTime::now().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use chrono::{DateTime, Utc};
+    use dagwright_airflow::{Run, RunState};
+    use tokio::time::Instant;
+
+    use super::{Heard, Pace, Stranger, Watch};
+    use crate::airflow::told::{Told, ToldRun, What};
+
+    fn at(second: u32) -> DateTime<Utc> {
+        format!("2025-01-01T00:00:{second:02}Z").parse().expect("an instant")
+    }
+
+    fn told(run_id: &str, started: u32) -> Told {
+        let run = ToldRun {
+            state: RunState::Running,
+            run_type: None,
+            interval: None,
+            request: None,
+            plan: None,
+            clear_number: None,
+            started_at: Some(at(started)),
+            ended_at: None,
+        };
+        Told { dag_id: "p".into(), run_id: run_id.into(), at: at(0), what: What::Run(Box::new(run)) }
+    }
+
+    fn run(run_id: &str, started: u32) -> Run {
+        let started = at(started).to_rfc3339();
+        let run = serde_json::json!({ "dag_id": "p", "dag_run_id": run_id, "state": "success", "start_date": started });
+        serde_json::from_value(run).expect("a run")
+    }
+
+    #[tokio::test]
+    async fn whoever_follows_a_run_hears_of_it_and_nobody_else() {
+        let (watch, mut strangers) = Watch::new();
+        let mut place = watch.follow("p", "followed");
+        watch.hear(told("followed", 1));
+        assert!(matches!(place.heard.recv().await, Some(Heard::LookNow)));
+        assert!(strangers.try_recv().is_err());
+        watch.hear(told("another", 1));
+        assert!(matches!(strangers.try_recv(), Ok(Stranger { run_id, .. }) if run_id == "another"));
+        drop(place);
+        watch.hear(told("followed", 1));
+        assert!(strangers.try_recv().is_ok(), "nobody follows it any more");
+    }
+
+    #[tokio::test]
+    async fn the_next_who_follows_a_run_keeps_its_place_when_the_first_goes() {
+        let (watch, _strangers) = Watch::new();
+        let first = watch.follow("p", "run");
+        let mut second = watch.follow("p", "run");
+        drop(first);
+        watch.hear(told("run", 1));
+        assert!(matches!(second.heard.recv().await, Some(Heard::LookNow)));
+    }
+
+    #[tokio::test]
+    async fn a_run_that_ended_is_no_stranger_until_it_starts_anew() {
+        let (watch, mut strangers) = Watch::new();
+        watch.remember(&run("done", 1));
+        watch.hear(told("done", 1));
+        assert!(strangers.try_recv().is_err(), "a late event");
+        watch.hear(told("done", 2));
+        assert!(strangers.try_recv().is_ok(), "it was cleared");
+    }
+
+    #[tokio::test]
+    async fn who_hears_too_much_misses_some_and_blocks_nobody() {
+        let (watch, _strangers) = Watch::new();
+        let mut place = watch.follow("p", "run");
+        for _ in 0..10_000 {
+            watch.hear(told("run", 1));
+        }
+        let mut heard = 0;
+        while place.heard.try_recv().is_ok() {
+            heard += 1;
+        }
+        assert_eq!(heard, super::HEARD_MAX);
+        assert_eq!(Arc::strong_count(&watch), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_keep_their_pace() {
+        let began = Instant::now();
+        let mut pace = Pace(began);
+        for _ in 0..20 {
+            pace.wait().await;
+        }
+        assert!(began.elapsed() >= Duration::from_millis(9500), "{:?}", began.elapsed());
+    }
 }

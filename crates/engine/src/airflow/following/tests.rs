@@ -185,6 +185,11 @@ fn a_cancelled_run_is_stopped_and_ends_as_airflow_says() {
     run.apply(cancel());
     check(&mut run, Event::RunEnded { succeeded: true }, &["Succeeded"]);
 
+    // It was never triggered.
+    let (mut run, _) = begun();
+    run.apply(cancel());
+    check(&mut run, Event::Lost, &["Cancelled with DW0605"]);
+
     // While a remedy waits, nothing is left to be stopped.
     let (mut run, _) = begun();
     run.apply(seen("load", 1, ended(failed(Code::TaskCrashed))));
