@@ -1,8 +1,8 @@
 """Measures the daemon with a real Airflow 3.3.2 on PostgreSQL, at Airflow's own refresh settings.
 
 How long it takes from a request for a new pipeline, over HTTP, until Airflow has its run: negotiated, compiled, written
-into the versioned bundle, parsed, shown and triggered. And how long after the end of a task, by Airflow's clock, its event
-is in the daemon's ledger. At one deployed pipeline, and at a thousand.
+into the versioned bundle, parsed, shown and triggered. And how long after the end of a task, by Airflow's clock,
+that is in the daemon's ledger. At one deployed pipeline, and at a thousand.
 
 Every request must end as a run that succeeded, with its rows loaded; anything else ends the benchmark. Airflow, its
 database, daemon and this client share the machine.

@@ -80,6 +80,20 @@ impl Airflow {
         Ended::from(script.output().expect("bash")).expect(0);
     }
 
+    /// Takes it away, and with it all that its database knows; [`Airflow::start_again`] starts it with an empty one.
+    ///
+    /// # Panics
+    /// When it cannot be stopped, or PostgreSQL refuses.
+    pub fn reset(&self) {
+        self.stop();
+        let (server, name) = self.arguments[1].rsplit_once('/').expect("a URL with a database");
+        let postgres = Postgres::shared();
+        for sql in ["drop database", "create database"] {
+            postgres.query(&format!("{server}/postgres"), &format!("{sql} {name}"));
+        }
+        std::fs::remove_file(self.folder.path().join("ready")).expect("it was set up");
+    }
+
     /// Installs package `dagwright-airflow` into a folder, for Airflow to find there, and returns it.
     ///
     /// # Panics

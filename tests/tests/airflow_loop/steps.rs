@@ -130,6 +130,18 @@ pub(crate) fn an_airflow_that_is_away_is_waited_for(world: &mut World) {
     assert_eq!(world.query("select count(*) from public.patient"), "100");
 }
 
+/// Airflow's database is reset while a run is under way: the request has its run again, and no row twice.
+pub(crate) fn an_airflow_that_forgot_everything_is_told_again(world: &mut World) {
+    let file = world.rows("forgotten.csv", 0, 200);
+    let spec = world.spec("forgotten", &file);
+    world.request("forgotten", &json!({ "spec": spec }));
+    world.told("forgotten", "run.started");
+    world.airflow.reset();
+    world.airflow.start_again();
+    world.told("forgotten", "run.succeeded");
+    assert_eq!(world.query("select count(*), count(distinct _dagwright_run_id) from public.forgotten"), "200|1");
+}
+
 /// Somebody deletes a DAG with its history, while its file is there: the next request brings it back.
 pub(crate) fn a_dag_that_was_deleted_by_hand_comes_back(world: &mut World) {
     assert_eq!(world.call(world.client.delete_dag("killed")), Deleted::Now);

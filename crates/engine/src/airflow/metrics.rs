@@ -16,7 +16,7 @@ const DEPLOY_SECONDS: Metric = Metric::histogram(
     "dagwright_deploy_to_visible_seconds",
     "s",
     SLOW_SECONDS,
-    "the first DAG was deployed",
+    "a DAG was first deployed to Airflow",
     "How long it took from a plan to a DAG that Airflow shows, or refuses.",
 )
 .labels(&[RESULT]);
@@ -28,7 +28,7 @@ const RECONCILIATION_FAILURES: Metric = Metric::counter(
     "Times that Airflow did not say how its runs are.",
 )
 .labels(&[CODE])
-.appears(Appears::After("the first failure"));
+.appears(Appears::After("Airflow first did not answer"));
 
 /// Every metric of this module.
 pub(crate) const TABLE: [Metric; 3] = [DEPLOY_SECONDS, RECONCILED, RECONCILIATION_FAILURES];
