@@ -171,7 +171,8 @@ def measure(daemon: Daemon, airflow: Airflow, work: Path, names: list[str]) -> t
             sys.exit(f"{name} loaded {run['rows']}")
         ended = {task["task_id"]: task["end_date"] for task in airflow.get(path + "/taskInstances")["task_instances"]}
         lags.extend(
-            (instant(task["ended_at"]) - instant(ended[task["task_id"]])).total_seconds() for task in run["tasks"]
+            (instant(task["ended_at"]) - instant(ended[task["task_id"]])).total_seconds()
+            for task in run["particulars"]["tasks"]
         )
     return triggered, lags
 

@@ -335,7 +335,11 @@ impl Worker {
         };
         let (own, others): (Vec<_>, Vec<_>) = siblings.into_iter().partition(|dag| written.contains_key(&dag.dag_id));
         let one_is_enough = others.iter().chain(&own).any(|dag| dag.bundle_name.is_some());
-        let tokens = own.iter().chain(others.first()).map(|dag| dag.file_token.clone());
+        // In a bundle with versions Airflow would parse a changed file before it fetches the new version, and then take it for
+        // done; asked for another file, it fetches first and sees what changed.
+        let has_versions = own.iter().any(|dag| dag.bundle_version.is_some());
+        let (first, then) = if has_versions { (&others, &own) } else { (&own, &others) };
+        let tokens = first.iter().chain(then.first()).map(|dag| dag.file_token.clone());
         let most = if one_is_enough { 1 } else { LISTED_MIN };
         for token in tokens.take(most) {
             if let Err(error) = self.airflow.reparse(&token).await {
