@@ -145,7 +145,7 @@ def deploy(daemon: Daemon, work: Path, names: list[str]) -> float:
     for request in ids:
         state = wait(f"request {request}", partial(final, daemon, request), 0.2)
         if state != "succeeded":
-            sys.exit(f"request {request} {state}")
+            sys.exit(f"request {request} {state}: {daemon.call(f'/api/v1/requests/{request}')}")
     return time.monotonic() - began
 
 
@@ -165,7 +165,7 @@ def measure(daemon: Daemon, airflow: Airflow, work: Path, names: list[str]) -> t
         wait(f"the run of {name}", partial(airflow.get, path))
         triggered.append(time.monotonic() - began)
         if (state := wait(f"the end of {name}", partial(final, daemon, request), 0.2)) != "succeeded":
-            sys.exit(f"{name} {state}")
+            sys.exit(f"{name} {state}: {daemon.call(f'/api/v1/requests/{request}')}")
         run = daemon.call(f"/api/v1/runs/{request}")
         if run["rows"]["loaded"] != ROWS:
             sys.exit(f"{name} loaded {run['rows']}")

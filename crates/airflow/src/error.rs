@@ -217,12 +217,14 @@ impl Error {
 
 impl Subject {
     /// An operation on nothing in particular.
-    pub(crate) fn bare(operation: &'static str) -> Self {
+    #[must_use]
+    pub fn bare(operation: &'static str) -> Self {
         Self { operation, name: None }
     }
 
     /// An operation on the thing of that name.
-    pub(crate) fn of(operation: &'static str, name: &str) -> Self {
+    #[must_use]
+    pub fn of(operation: &'static str, name: &str) -> Self {
         Self { operation, name: Some(Quoted::new(name)) }
     }
 }

@@ -24,6 +24,8 @@ mod following;
 mod look;
 pub(crate) mod metrics;
 pub mod run_id;
+#[cfg(test)]
+mod simulation;
 mod sweep;
 pub mod told;
 pub mod watch;

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use dagwright_airflow::{Airflow, DagFilter, Error as CallError, ImportError, Span};
@@ -16,7 +16,7 @@ use dagwright_model::{code::Code, id::PlanHash, plan::Plan, task::Problem};
 use dagwright_telemetry::chain::ErrorChain;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use super::{

@@ -303,7 +303,9 @@ impl Following {
                 attempt > tries.ended || (seen && attempt == tries.ended && differs)
             }
         };
-        if !is_news {
+        // Told late of a run that Airflow no longer has; the next one counts its tries anew.
+        let is_of_lost_run = !seen && matches!(self.due, Some((RunRemedy::Trigger, _)));
+        if !is_news || is_of_lost_run {
             return;
         }
         self.due = None;

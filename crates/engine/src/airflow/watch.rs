@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -179,8 +179,8 @@ impl Watch {
                 Ok(()) => {
                     since = began;
                     if std::mem::take(&mut is_away) {
+                        // What ended meanwhile was listed, and everybody has been silent: they look in turn.
                         tracing::info!("Airflow answers again");
-                        self.look_at_all();
                     }
                 }
                 Err(error) => {
@@ -239,14 +239,6 @@ impl Watch {
         for (_, key) in silent.into_iter().take(most) {
             pace.wait().await;
             pace.wait().await;
-            self.tell(&key, Heard::LookNow);
-        }
-    }
-
-    /// Lets everybody look, as anything may have happened.
-    fn look_at_all(&self) {
-        let keys: Vec<_> = self.followed().keys().cloned().collect();
-        for key in keys {
             self.tell(&key, Heard::LookNow);
         }
     }
@@ -323,9 +315,13 @@ impl Pace {
     }
 }
 
+#[cfg(not(test))]
 fn now() -> DateTime<Utc> {
-    SystemTime::now().into()
+    std::time::SystemTime::now().into()
 }
+
+#[cfg(test)]
+use super::simulation::now;
 
 #[cfg(test)]
 mod tests {

@@ -157,8 +157,14 @@ pub(crate) fn started(plan: &Plan) -> RunStarted {
 
 /// Accepts the request that the runs of tests belong to.
 pub(crate) fn accept(store: &dyn Store) {
-    let accepted = Accepted {
-        pipeline: "p".into(),
+    let body = RecordBody::Accepted(Box::new(accepted("p")));
+    store.append(&[Record { request: request(), sequence: 0, at: 0, body }]).expect("accepts");
+}
+
+/// A request to run a pipeline.
+pub(crate) fn accepted(pipeline: &str) -> Accepted {
+    Accepted {
+        pipeline: pipeline.into(),
         spec_text: String::new(),
         spec_hash: canonical::hash(&"spec"),
         ingress: Ingress::CommandLine,
@@ -172,9 +178,7 @@ pub(crate) fn accept(store: &dyn Store) {
         requester: None,
         traceparent: None,
         follows: None,
-    };
-    let body = RecordBody::Accepted(Box::new(accepted));
-    store.append(&[Record { request: request(), sequence: 0, at: 0, body }]).expect("accepts");
+    }
 }
 
 pub(crate) fn request() -> RequestId {

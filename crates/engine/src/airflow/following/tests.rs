@@ -165,6 +165,17 @@ fn a_run_that_airflow_lost_is_triggered_again_and_its_tries_begin_anew() {
 }
 
 #[test]
+fn what_is_told_late_of_a_lost_run_does_not_hold_the_next_one_up() {
+    let (mut run, _) = begun();
+    check(&mut run, Event::Lost, &["trigger 1 for transient", "Delay(1s)"]);
+    check(&mut run, tried("load", 4, Progress::Running), &[]);
+    check(&mut run, Event::Lost, &[]);
+    check(&mut run, Event::RemedyDue, &["Trigger"]);
+    // Seen in Airflow: somebody else triggered it.
+    check(&mut run, seen("load", 1, Progress::Running), &["load 1 began"]);
+}
+
+#[test]
 fn a_run_that_is_not_ours_is_only_looked_at() {
     let plan = Arc::new(plan(vec![task("load", &[])]));
     let mut run = Following::new(plan.clone(), false);
