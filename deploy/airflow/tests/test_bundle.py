@@ -135,15 +135,25 @@ def test_a_root_that_goes_away_takes_no_dag_away(root):
     assert set(dags_of(found)) == {"parts"}
 
 
-def test_followers_keep_the_version_before_and_no_more(root):
+def test_files_that_are_queued_are_there_whatever_was_deployed_since(root):
     found = bundle(root)
     found.initialize()
-    versions = []
-    for text in "abc":
-        versions.append(publish(root, {"a.py": text}))
-        switch(root, versions[-1])
-        found.refresh()
-    assert {path.name for path in found.path.parent.iterdir()} == set(versions[1:])
-    stat = found.path.stat()
+    switch(root, publish(root, {**goldens("parts"), "a.py": "1"}))
     found.refresh()
-    assert os.path.samestat(stat, found.path.stat()), "nothing changed, nothing was copied"
+    queued = found.path / "parts.py"
+    for text in "23":
+        switch(root, publish(root, {**goldens("parts"), "a.py": text}))
+        found.refresh()
+    assert queued.is_file()
+    assert set(dags_of(found)) == {"parts"}
+
+
+def test_followers_of_one_machine_share_a_folder(root):
+    first, second = bundle(root), bundle(root)
+    version = publish(root, goldens("parts"))
+    switch(root, version)
+    first.initialize()
+    stat = (first.path / "parts.py").stat()
+    second.initialize()
+    assert (second.path, shown(second)) == (first.path, version)
+    assert os.path.samestat(stat, (second.path / "parts.py").stat()), "nothing changed, nothing was copied"

@@ -1,5 +1,6 @@
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -125,13 +126,81 @@ def test_snapshots_are_bounded(tmp_path, monkeypatch):
         snapshots.read(tmp_path / version)
 
 
+def follow(root, files):
+    version = publish(root, files)
+    snapshots.follow(root, version, root / "shown")
+    return root / "shown"
+
+
 def test_what_did_not_change_keeps_its_time(tmp_path):
-    first = publish(tmp_path, {"a.py": "a", "b.py": "b"})
-    snapshots.copy(tmp_path, first, tmp_path / "copies" / first)
-    os.utime(tmp_path / "copies" / first / "a.py", ns=(1, 1))
-    os.utime(tmp_path / "copies" / first / "b.py", ns=(1, 1))
-    second = publish(tmp_path, {"a.py": "a", "b.py": "changed"})
-    target = tmp_path / "copies" / second
-    snapshots.copy(tmp_path, second, target, tmp_path / "copies" / first)
-    assert (target / "a.py").stat().st_mtime_ns == 1
-    assert (target / "b.py").stat().st_mtime_ns > 1
+    shown = follow(tmp_path, {"a.py": "a", "b.py": "b"})
+    os.utime(shown / "a.py", ns=(1, 1))
+    os.utime(shown / "b.py", ns=(1, 1))
+    follow(tmp_path, {"a.py": "a", "b.py": "changed"})
+    assert (shown / "a.py").stat().st_mtime_ns == 1
+    assert (shown / "b.py").stat().st_mtime_ns > 1
+    assert (shown / "b.py").read_text() == "changed"
+
+
+def test_a_file_of_the_same_length_is_newer_by_a_second(tmp_path):
+    """Or else Python would run the byte code of the one before."""
+    shown = follow(tmp_path, {"a.py": "a = 1"})
+    for value in "23":
+        before = int((shown / "a.py").stat().st_mtime)
+        follow(tmp_path, {"a.py": f"a = {value}"})
+        assert int((shown / "a.py").stat().st_mtime) > before
+        command = [sys.executable, "-c", "import a; print(a.a)"]
+        ran = subprocess.run(command, cwd=shown, stdout=subprocess.PIPE, text=True, check=True)
+        assert ran.stdout.strip() == value
+
+
+def test_a_plan_stays_while_its_dag_may_be_parsed(tmp_path, monkeypatch):
+    shown = follow(tmp_path, {"a.py": "1", "a.1.plan.json": "1", "gone.py": "", "sub/x.json": ""})
+    follow(tmp_path, {"a.py": "2", "a.2.plan.json": "2"})
+    assert names(shown) == {"a.py", "a.1.plan.json", "a.2.plan.json", "sub/x.json"}
+    # One that comes back is as if it had never gone.
+    follow(tmp_path, {"a.py": "1", "a.1.plan.json": "1"})
+    monkeypatch.setattr(snapshots, "LEAVING_SECONDS", 0)
+    follow(tmp_path, {"a.py": "3", "a.1.plan.json": "1"})
+    assert names(shown) == {"a.py", "a.1.plan.json"}
+    assert not (shown / "sub").exists()
+
+
+def test_files_become_folders_and_folders_files(tmp_path):
+    follow(tmp_path, {"a": "", "b/c": ""})
+    shown = follow(tmp_path, {"a/b": "in a", "b": "a file"})
+    assert ((shown / "a/b").read_text(), (shown / "b").read_text()) == ("in a", "a file")
+
+
+def test_what_was_interrupted_is_completed(tmp_path, monkeypatch):
+    shown = follow(tmp_path, {"a.py": "1", "b.py": "1"})
+    replaced = snapshots._replace
+    moves = iter(range(10))
+
+    def once(*arguments):
+        if next(moves):
+            raise KeyboardInterrupt
+        replaced(*arguments)
+
+    files = {"a.py": "2", "b.py": "2", "c.py": "2"}
+    monkeypatch.setattr(snapshots, "_replace", once)
+    with pytest.raises(KeyboardInterrupt):
+        follow(tmp_path, files)
+    monkeypatch.undo()
+    version = snapshots.version_of(snapshots.read(write(tmp_path / "again", files)))
+    snapshots.follow(tmp_path, version, shown)
+    assert snapshots.version_of(snapshots.read(shown)) == version
+    assert not list(tmp_path.glob(".copy-*"))
+
+
+def test_a_spoiled_snapshot_changes_nothing(tmp_path):
+    shown = follow(tmp_path, {"a.py": "1"})
+    version = publish(tmp_path, {"a.py": "2"})
+    (tmp_path / version / "a.py").write_text("3")
+    with pytest.raises(SnapshotError, match="changed after it was named"):
+        snapshots.follow(tmp_path, version, shown)
+    assert (shown / "a.py").read_text() == "1"
+
+
+def names(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

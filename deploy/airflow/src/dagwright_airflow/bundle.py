@@ -16,7 +16,6 @@ In 2.11, which has no bundles, this module can be imported, and the class says s
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +85,8 @@ class DagwrightBundle(BaseDagBundle):
         """The folder that Airflow reads DAGs from; empty while nothing was deployed."""
         if self.version:
             return self.versions_dir / self.version
-        return self._followed / (self._shown or "none")
+        # The same for all versions: Airflow queues files by it, and parses them when their turn comes.
+        return self.base_dir / "current"
 
     def get_current_version(self) -> BundleVersion | None:
         """Return the version that is shown."""
@@ -104,22 +104,11 @@ class DagwrightBundle(BaseDagBundle):
         with self.lock():
             self._follow()
 
-    @property
-    def _followed(self) -> Path:
-        return self.base_dir / "current"
-
     def _follow(self) -> None:
-        wanted, before = snapshots.current(self.root), self._shown
+        wanted = snapshots.current(self.root)
         if wanted is None:
             # Also when it went away: DAGs are removed by a snapshot without them, not by an unmounted disk.
             self.path.mkdir(parents=True, exist_ok=True)
             return
-        if wanted == before and self.path.is_dir():
-            return
-        snapshots.copy(self.root, wanted, self._followed / wanted, self.path if before else None)
+        snapshots.follow(self.root, wanted, self.path)
         self._shown = wanted
-        # The one before may still be being parsed, or be shown by another DAG processor.
-        kept = {wanted, before}
-        for copied in self._followed.iterdir():
-            if copied.name not in kept:
-                shutil.rmtree(copied, ignore_errors=True)
