@@ -24,9 +24,9 @@ test: tools lint ## Installs what the tests need, then runs all of them
 	cargo build --locked --workspace --all-targets
 	tests/scripts/run.sh $(TARGET_DIR)/debug
 
-chaos: tools build ## Kills daemons under load 200 times (DAGWRIGHT_CHAOS_KILLS), and takes brokers, disks and partitions from them
+chaos: tools build ## Kills daemons under load and before Airflows 200 times each (DAGWRIGHT_CHAOS_KILLS), and takes brokers, disks and partitions from them
 	DAGWRIGHT_BIN_DIR="$$(cd $(TARGET_DIR)/debug && pwd)" DAGWRIGHT_CHAOS_KILLS=$(or $(DAGWRIGHT_CHAOS_KILLS),200) \
-	    cargo test --locked -p dagwright-tests --test chaos -- --nocapture
+	    cargo test --locked -p dagwright-tests --test chaos --test airflow_loop -- --nocapture
 
 compat: tools build ## Runs the tests of Airflow on the versions between 2.11.2 and 3.3.2, and writes docs/airflow-compat.md
 	tests/scripts/compat.sh $(TARGET_DIR)/debug

@@ -14,6 +14,7 @@ pub mod disk;
 pub mod events;
 pub mod http;
 pub mod kafka;
+pub mod line;
 pub mod receiver;
 pub mod tls;
 

@@ -3,6 +3,8 @@
 //!
 //! One Airflow each, and a story: what a step leaves behind, the next one finds.
 
+mod chaos;
+mod faults;
 mod steps;
 mod world;
 
@@ -29,6 +31,11 @@ fn story(world: &mut World, major: u32) {
     steps::a_cleared_run_is_followed_anew(world);
     steps::a_daemon_that_was_killed_goes_on(world);
     steps::an_airflow_that_is_away_is_waited_for(world);
+    faults::a_call_that_is_lost_is_made_again(world);
+    faults::credentials_that_are_no_longer_taken_are_renewed(world, major);
+    faults::a_run_that_nobody_tells_of_is_found(world);
+    faults::a_spool_that_is_full_loses_no_run(world);
+    chaos::daemons_are_killed_in_the_middle_of_calls(world);
     steps::a_dag_that_was_deleted_by_hand_comes_back(world);
     steps::an_airflow_that_forgot_everything_is_told_again(world);
     steps::what_is_away_is_waited_for_until_somebody_cancels(world);

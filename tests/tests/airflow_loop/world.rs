@@ -15,6 +15,7 @@ use dagwright_tests::{
     daemon::Daemon,
     events,
     kafka::{self, Kafka, Record},
+    line::Line,
 };
 use serde_json::{Value, json};
 
@@ -35,6 +36,8 @@ pub(crate) struct World {
     pub(crate) workspace: Workspace,
     pub(crate) airflow: Airflow,
     pub(crate) client: Client,
+    /// What the daemon calls Airflow through.
+    pub(crate) line: Line,
     pub(crate) warehouse: String,
     prefix: String,
     variables: Vec<(String, String)>,
@@ -61,6 +64,7 @@ impl World {
             text(workspace.path("quarantine")),
         );
         let feedback = format!("http://127.0.0.1:{port}");
+        let spool = text(workspace.path("spool"));
         let bundle = workspace.path("bundle");
         std::fs::create_dir_all(&bundle).expect("a folder");
         let bundles = json!([{
@@ -76,6 +80,7 @@ impl World {
             ("DAGWRIGHT_CONN_WAREHOUSE", &warehouse),
             ("DAGWRIGHT_FEEDBACK_URL", &feedback),
             ("DAGWRIGHT_FEEDBACK_SECRET", SECRET),
+            ("DAGWRIGHT_FEEDBACK_SPOOL", &spool),
         ];
         let anchored = [
             ("DAGWRIGHT__ENGINE__KIND", "airflow"),
@@ -102,6 +107,8 @@ impl World {
             let settings = Settings::new(airflow.url.parse().expect("a URL"), credentials).expect("settings");
             Client::new(settings).expect("a client")
         };
+        let line =
+            Line::to(airflow.url.trim_start_matches("http://").trim_end_matches('/').parse().expect("an address"));
         let kafka = Kafka::shared();
         let prefix = format!("loop-{name}");
         let (kind, path) = match deploy {
@@ -116,7 +123,7 @@ impl World {
             ("DAGWRIGHT__KAFKA__GROUP", prefix.clone()),
             ("DAGWRIGHT__KAFKA__PARTITIONS", "2".into()),
             ("DAGWRIGHT__ENGINE__KIND", "airflow".into()),
-            ("DAGWRIGHT__AIRFLOW__URL", airflow.url.clone()),
+            ("DAGWRIGHT__AIRFLOW__URL", format!("http://{}", line.address)),
             ("DAGWRIGHT__AIRFLOW__USERNAME", "admin".into()),
             ("DAGWRIGHT__AIRFLOW__PASSWORD_ENV", "AIRFLOW_PASSWORD".into()),
             ("AIRFLOW_PASSWORD", airflow.password.clone()),
@@ -132,6 +139,7 @@ impl World {
             workspace,
             airflow,
             client,
+            line,
             warehouse,
             prefix,
             variables,
