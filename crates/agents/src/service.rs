@@ -28,7 +28,7 @@ use dagwright_model::{
     code::Code,
     id::{Name, PlanHash, RequestId},
     message::Bounds,
-    record::{Accepted, Cancelled, Decision, Purpose, Record, RecordBody},
+    record::{Accepted, Cancelled, Decision, Ingress, Purpose, Record, RecordBody},
     task::Problem,
 };
 use dagwright_store::{Error as StoreError, Register, RequestState, RequestSummary};
@@ -103,6 +103,8 @@ pub struct Arrival {
     pub request: RequestId,
     /// What it is for.
     pub purpose: Purpose,
+    /// How it came.
+    pub ingress: Ingress,
 }
 
 /// What came of a submission.
@@ -179,7 +181,8 @@ impl Service {
     pub async fn go_on(&self, is_ours: impl Fn(&str) -> bool) -> Result<(), Refused> {
         let mut open = Vec::new();
         for summary in self.open().await?.into_iter().filter(|summary| is_ours(&summary.pipeline)) {
-            open.push(Arrival { pipeline: summary.pipeline, request: summary.request, purpose: summary.purpose });
+            let RequestSummary { pipeline, request, purpose, ingress, .. } = summary;
+            open.push(Arrival { pipeline, request, purpose, ingress });
         }
         self.take_on(open).await;
         // Who follows a request knows what is asked of it; but nobody follows those that wait in their line.
@@ -275,7 +278,7 @@ impl Service {
         match blocking(move || register.append(&[record])).await {
             Ok(()) => {
                 metrics::received(ingress, Answer::Accepted);
-                self.take_on(vec![Arrival { pipeline, request, purpose }]).await;
+                self.take_on(vec![Arrival { pipeline, request, purpose, ingress }]).await;
                 Ok(Submitted::Accepted)
             }
             Err(StoreError::Conflict { .. }) => {

@@ -26,7 +26,8 @@ use dagwright_model::{
     message::{Bounds, Facts, Observation},
     plan::Plan,
     record::{
-        Accepted, Cancelled, Decision, Ingress, PipelineStatus, Purpose, Record, RecordBody, RunEnded, RunStarted,
+        Accepted, Cancelled, Decision, Followed, Ingress, PipelineStatus, Purpose, Record, RecordBody, RunEnded,
+        RunStarted,
     },
     spec::Spec,
     task::{Counts, Status},
@@ -394,11 +395,38 @@ fn a_request_goes_on_whose_pipeline_was_lost_and_won_again_at_once() {
         // It comes back before whoever follows the request has heard that it was lost.
         tokio::join!(
             service.release(|_| true),
-            service.take_on(vec![Arrival { pipeline, request: id("a"), purpose: Purpose::Run }])
+            service.take_on(vec![Arrival {
+                pipeline,
+                request: id("a"),
+                purpose: Purpose::Run,
+                ingress: Ingress::Http
+            }])
         );
         world.engine.let_end.add_permits(9);
         world.until("a", RequestState::Succeeded).await;
         assert_eq!(world.told("a").iter().filter(|kind| **kind == "run.started").count(), 1);
+    });
+}
+
+#[test]
+fn a_run_that_airflow_started_waits_for_nobody() {
+    check(async {
+        let world = World::new(0);
+        let service = world.start().await;
+        service.submit(id("a"), world.accepted(Purpose::Run)).await.expect("taken on");
+        world.until("a", RequestState::Running).await;
+        let plan = world.store.request(&id("a")).expect("reads").expect("known").plan.expect("a plan");
+        let follows = Some(Followed { dag_run: "by-hand".into(), plan });
+        let adopted = Accepted { ingress: Ingress::Airflow, follows, ..world.accepted(Purpose::Run) };
+        service.submit(id("b"), adopted).await.expect("taken on");
+        // One at a time is what the plan says of runs that we start.
+        service.submit(id("c"), world.accepted(Purpose::Run)).await.expect("taken on");
+        world.until("b", RequestState::Running).await;
+        assert_eq!(world.store.request(&id("c")).expect("reads").expect("known").state, RequestState::Negotiating);
+        world.engine.let_end.add_permits(9);
+        for request in ["a", "b", "c"] {
+            world.until(request, RequestState::Succeeded).await;
+        }
     });
 }
 

@@ -11,7 +11,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use actix::{
     Actor, ActorFutureExt, AsyncContext, AtomicResponse, Context, Handler, Message, MessageResult, WrapFuture,
 };
-use dagwright_model::{code::Code, id::RequestId, record::Purpose, task::Problem};
+use dagwright_model::{
+    code::Code,
+    id::RequestId,
+    record::{Ingress, Purpose},
+    task::Problem,
+};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinError},
@@ -229,11 +234,11 @@ impl Handler<Arrive> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, Arrive(arrivals): Arrive, context: &mut Context<Self>) {
-        for Arrival { pipeline, request, purpose } in arrivals {
-            let next = match purpose {
-                // They change what those who wait may do, so they wait for nobody.
-                Purpose::Pause | Purpose::Delete => Some(request),
-                Purpose::Run | Purpose::Apply | Purpose::Plan => self.queue.arrive(&pipeline, request),
+        for Arrival { pipeline, request, purpose, ingress } in arrivals {
+            let next = match (purpose, ingress) {
+                // They change what those who wait may do, so they wait for nobody; what Airflow started waits for nobody there.
+                (Purpose::Pause | Purpose::Delete, _) | (_, Ingress::Airflow) => Some(request),
+                (Purpose::Run | Purpose::Apply | Purpose::Plan, _) => self.queue.arrive(&pipeline, request),
             };
             if let Some(next) = next {
                 self.send_after(pipeline, next, Errand::GoOn, context);

@@ -95,6 +95,7 @@ impl Desk {
                 pipeline: accepted.pipeline.clone(),
                 request: record.request.clone(),
                 purpose: accepted.purpose,
+                ingress: accepted.ingress,
             }),
             _ => None,
         };
