@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds for release, then measures Dagwright and its peers side by side. See bench.py, dagbag.py, daemon.py and airflow.py
-# for what and how.
+# Builds for release, then measures Dagwright and its peers side by side. See bench.py, dagbag.py, daemon.py,
+# followed.py and airflow.py for what and how.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 tests/scripts/tools.sh python
@@ -15,4 +15,5 @@ bin=${CARGO_TARGET_DIR:-target}/release
 "$tools/tools/bin/python" tests/bench/bench.py --bin "$bin" "$@"
 "$tools/tools/bin/python" tests/bench/dagbag.py
 "$tools/tools/bin/python" tests/bench/daemon.py --bin "$bin"
+"$tools/tools/bin/python" tests/bench/followed.py --bin "$bin"
 "$tools/tools/bin/python" tests/bench/airflow.py --bin "$bin"
