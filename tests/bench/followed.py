@@ -303,7 +303,7 @@ def main() -> None:
         at = f"http://127.0.0.1:{port}"
         broker = Broker(work / "kafka")
         try:
-            admin = AdminClient({"bootstrap.servers": broker.address})
+            admin = AdminClient({"bootstrap.servers": broker.address, "log_level": 0})
             admin.create_topics([NewTopic(PRODUCED, 2, 1)])[PRODUCED].result()
             daemon = Daemon(options.bin.resolve() / "dagwright", work, broker, at)
             try:
