@@ -260,6 +260,19 @@ impl Dir {
         touched.map_err(self.failed("change", name))
     }
 
+    /// Dates a file at least a second later than another one, where there is one.
+    pub(super) fn date_after(&self, name: &str, earlier: &str) -> Result<(), Error> {
+        let (Some(own), Some(earlier)) = (self.stat(name)?, self.stat(earlier)?) else { return Ok(()) };
+        if own.st_mtime > earlier.st_mtime {
+            return Ok(());
+        }
+        let dated = self.steps.take("date").and_then(|()| {
+            let later = TimeSpec::new(earlier.st_mtime.saturating_add(1), 0);
+            Ok(stat::utimensat(&self.fd, name, &TimeSpec::UTIME_OMIT, &later, UtimensatFlags::NoFollowSymlink)?)
+        });
+        dated.map_err(self.failed("change", name))
+    }
+
     /// Makes sure that names which were made, changed or removed stay so.
     pub(super) fn sync(&self) -> Result<(), Error> {
         let synced = self.steps.take("flush");

@@ -119,6 +119,8 @@ fn write(dir: &Dir, edits: &Edits<'_>) -> Result<(), Error> {
             dir.sync()?;
             plans_synced = true;
         }
+        // Python takes byte code for that of a source by its length and its time of change, in seconds.
+        dir.date_after(&temporary(number), name)?;
         dir.rename(&temporary(number), name)?;
     }
     for name in &edits.remove {

@@ -391,3 +391,20 @@ fn what_the_compiler_makes_is_known_again() {
         }
     }
 }
+
+#[test]
+fn a_changed_dag_is_never_taken_for_the_one_before() {
+    let place = Place::new(Kind::Folder);
+    let destination = place.open(&Steps::default());
+    let second = |name: &str| {
+        let changed = std::fs::metadata(place.path().join(name)).and_then(|found| found.modified()).expect("a file");
+        changed.duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs()
+    };
+    let mut before = 0;
+    for version in 1..=3 {
+        destination.put(&of_dags(&[("a", version)])).expect("put");
+        let changed = second("a.py");
+        assert!(changed > before, "the byte code of version {} counts as that of {version}", version - 1);
+        before = changed;
+    }
+}
