@@ -137,6 +137,26 @@ pub struct EventIdentity {
     pub id: String,
 }
 
+// === impl EventIdentity ===
+
+impl EventIdentity {
+    /// The source of requests that follow what Airflow started.
+    pub const AIRFLOW: &str = "airflow";
+
+    /// What the sources of requests begin with that came over HTTP without one; the caller's name follows.
+    pub const HTTP: &str = "/dagwright/http/";
+
+    /// What the sources of requests begin with that came over Kafka without one; the topic's name follows.
+    pub const KAFKA: &str = "/kafka/";
+
+    /// Tells whether a source is one by which Dagwright itself names requests. Whoever else named one so could take the id of a
+    /// request that is yet to come, which would then be a repeat.
+    #[must_use]
+    pub fn is_reserved(source: &str) -> bool {
+        source == Self::AIRFLOW || source.starts_with("/dagwright/") || source.starts_with(Self::KAFKA)
+    }
+}
+
 /// Where a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -62,6 +62,9 @@ pub fn decode(message: Message<'_>) -> Result<Received, Error> {
     if event.kind != REQUESTED {
         return Err(Error::attribute("type", REQUESTED));
     }
+    if EventIdentity::is_reserved(&event.source) {
+        return Err(Error::attribute("source", "the sender's own: airflow, /dagwright/… and /kafka/… are Dagwright's"));
+    }
     let media_type = event.datacontenttype.as_deref().and_then(media_type::parse);
     let request = match event.data.take() {
         None => return Err(Error::request("data", "a request or a spec, and is missing")),

@@ -125,7 +125,7 @@ async fn take(
     let identity = match received.identity {
         Some(identity) => identity,
         None => EventIdentity {
-            source: format!("/dagwright/http/{}", caller.shown()),
+            source: format!("{}{}", EventIdentity::HTTP, caller.shown()),
             id: key(http)?.unwrap_or_else(|| Uuid::now_v7().to_string()),
         },
     };

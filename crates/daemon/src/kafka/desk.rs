@@ -170,7 +170,7 @@ impl Desk {
         let place = || {
             let place = received.replay_of().unwrap_or_else(|| received.place());
             EventIdentity {
-                source: format!("/kafka/{}", place.topic),
+                source: format!("{}{}", EventIdentity::KAFKA, place.topic),
                 id: format!("{}/{}", place.partition, place.offset),
             }
         };

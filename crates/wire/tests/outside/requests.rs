@@ -55,6 +55,25 @@ fn identity() -> Option<EventIdentity> {
     Some(EventIdentity { source: "/acme".into(), id: "7".into() })
 }
 
+/// An event of this source.
+fn of_source(source: &str) -> Result<Received, String> {
+    let event =
+        json!({"specversion": "1.0", "id": "7", "source": source, "type": REQUESTED, "data": {"spec": "version: 1"}});
+    read(&[("content-type", "application/cloudevents+json")], event.to_string())
+}
+
+#[test]
+fn nobody_names_requests_as_dagwright_does() {
+    for source in ["airflow", "/dagwright/http/ann", "/dagwright/pipelines/p", "/kafka/requests"] {
+        let refused = of_source(source).expect_err(source);
+        assert!(refused.contains("source"), "{refused}");
+    }
+    for source in ["/airflow", "airflow/dags", "https://airflow.example.org", "/dagwrights", "kafka"] {
+        let identity = of_source(source).expect(source).identity.expect("an identity");
+        assert_eq!(identity.source, source);
+    }
+}
+
 // === bare ===
 
 #[test]
