@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--bin", type=Path, required=True, help="the folder with dagwright and dagwright-task")
     parser.add_argument("--pipelines", type=int, default=1000, help="how many are deployed for the second measurement")
     parser.add_argument("--requests", type=int, default=30, help="how many are measured each time")
+    parser.add_argument("--layout", default="auto", help="airflow.deploy.layout")
     options = parser.parse_args()
     binaries = options.bin.resolve()
     with tempfile.TemporaryDirectory(prefix="dagwright-bench-") as folder:
@@ -219,6 +220,7 @@ def main() -> None:
             "DAGWRIGHT__AIRFLOW__URL": "http://127.0.0.1:9",
             "DAGWRIGHT__AIRFLOW__DEPLOY__KIND": "bundle",
             "DAGWRIGHT__AIRFLOW__DEPLOY__PATH": str(bundle),
+            "DAGWRIGHT__AIRFLOW__DEPLOY__LAYOUT": options.layout,
             "DAGWRIGHT__AIRFLOW__FEEDBACK__SECRET_ENV": "FEEDBACK_SECRET",
             "FEEDBACK_SECRET": SECRET,
         }

@@ -343,7 +343,7 @@ impl Airflow for Client {
 
     async fn import_errors(&self, span: Span) -> Result<Page<ImportError>> {
         let call = Call::get(Subject::bare("list import errors"), Path::new("importErrors"));
-        let call = call.query([("order_by", "import_error_id".into())]);
+        let call = call.query([("order_by", "-timestamp".into())]);
         self.page(self.api().await?, call, span, "import_errors").await
     }
 

@@ -28,6 +28,8 @@ pub struct Dag {
     pub last_parsed_time: Option<DateTime<Utc>>,
     /// Its tags, in order.
     pub tags: Vec<String>,
+    /// What it says of itself.
+    pub description: Option<String>,
 }
 
 /// Which DAGs.
@@ -97,6 +99,7 @@ pub(crate) struct DagAnswer {
     last_parsed_time: Option<DateTime<Utc>>,
     #[serde(default)]
     tags: Vec<Tag>,
+    description: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -133,6 +136,7 @@ impl From<DagAnswer> for Dag {
             bundle_version: answer.bundle_version,
             last_parsed_time: answer.last_parsed_time,
             tags,
+            description: answer.description,
         }
     }
 }

@@ -216,7 +216,7 @@ impl Error {
 // === impl Subject ===
 
 impl Subject {
-    /// An operation on nothing in particular.
+    /// An operation on nothing in particular, as `list DAGs`.
     #[must_use]
     pub fn bare(operation: &'static str) -> Self {
         Self { operation, name: None }

@@ -93,7 +93,7 @@ pub trait Airflow: fmt::Debug + Send + Sync {
     /// Lists the versions of a DAG; [`Error::NotOffered`] by Airflow 2.
     async fn dag_versions(&self, dag_id: &str, span: Span) -> Result<Page<DagVersion>>;
 
-    /// Lists files that cannot be imported.
+    /// Lists files that cannot be imported, those that were parsed last first.
     async fn import_errors(&self, span: Span) -> Result<Page<ImportError>>;
 
     // === Runs ===

@@ -21,6 +21,9 @@ use crate::doc;
 /// The tag by which people, and who deploys them, find our DAGs.
 pub const TAG: &str = "dagwright";
 
+/// The tag of a DAG that stands in for one whose plan cannot be read; package `dagwright-airflow` has the same.
+pub const UNREADABLE_TAG: &str = "dagwright-unreadable";
+
 /// The most characters Airflow lets a tag have.
 const TAG_CHARS_MAX: usize = 100;
 

@@ -20,8 +20,9 @@ mod dag;
 mod doc;
 mod emit;
 pub mod file_name;
+mod loader;
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use dagwright_model::{canonical, id::PlanHash, plan::Plan};
 use serde_json::json;
@@ -30,25 +31,9 @@ use self::dag::Dag;
 
 pub use self::{
     anchor::{ANCHOR, anchor},
-    dag::{TAG, plan_tag},
+    dag::{TAG, UNREADABLE_TAG, plan_tag},
+    loader::{INDEX_FILE, InvalidIndex, LOADER_FILE, can_be_loaded, loader_files, read_index},
 };
-
-/// The name of the DAG file of layout `loader`.
-pub const LOADER_FILE: &str = "dagwright_loader.py";
-
-/// The name of its index.
-pub const INDEX_FILE: &str = "dagwright_index.json";
-
-/// The version of the index's format.
-const INDEX_VERSION: u32 = 1;
-
-/// The DAG file of layout `loader`. Airflow takes a file for one with DAGs by the words `dag` and `airflow` in it.
-const LOADER: &str = r#""""The DAGs that Dagwright deployed to this folder, as dagwright_index.json lists them; change no file by hand."""
-
-from dagwright_airflow.loader import load
-
-load(__file__, globals())
-"#;
 
 /// The Airflow that a plan is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,20 +105,6 @@ pub fn compile_for(plan: &Plan, target: Target, layout: Layout) -> Vec<Artifact>
 #[must_use]
 pub fn plan_file_name(dag_id: &str, hash: &PlanHash) -> String {
     format!("{}.{}.plan.json", file_name::stem(dag_id), hash.short())
-}
-
-/// Returns the files of layout `loader` that stand for all pipelines: [`LOADER_FILE`], which never changes, and
-/// [`INDEX_FILE`], `{"dags": {"<dag_id>": "<plan file>"}, "version": 1}`.
-///
-/// `deployed` has the hash of the plan that each DAG is to have. An index with no DAG is valid: it removes them all.
-#[must_use]
-pub fn loader_files(deployed: &BTreeMap<String, PlanHash>) -> [Artifact; 2] {
-    let dags: BTreeMap<_, _> = deployed.iter().map(|(dag_id, hash)| (dag_id, plan_file_name(dag_id, hash))).collect();
-    let index = json!({ "dags": dags, "version": INDEX_VERSION });
-    [
-        Artifact { name: LOADER_FILE.into(), bytes: LOADER.into() },
-        Artifact { name: INDEX_FILE.into(), bytes: canonical::to_pretty(&index).into_bytes() },
-    ]
 }
 
 // === impl Target ===

@@ -43,6 +43,7 @@ pub(crate) fn airflow(config: &Config) -> Result<AirflowEngine> {
     let settings = AirflowSettings {
         patience: config.airflow.deploy.patience.duration(),
         keep: Some(config.airflow.deploy.keep.duration()).filter(|keep| !keep.is_zero()),
+        layout: config.airflow.layout(),
     };
     Ok(AirflowEngine::start(Arc::new(client(config)?), destination(config)?, settings))
 }

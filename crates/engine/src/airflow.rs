@@ -19,6 +19,8 @@ mod class;
 pub mod deploy;
 mod deployer;
 mod engine;
+#[cfg(test)]
+pub(crate) mod fake;
 mod follower;
 mod following;
 mod look;

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from airflows import dag_bag, serialization
@@ -123,6 +124,36 @@ def test_a_loaded_dag_runs(folder, fake):
     ]
 
 
+# === from one layout to the other ===
+
+
+def test_a_dag_with_a_file_of_its_own_is_made_by_that_alone(folder, compiled):
+    for path in DAGS.glob("parts.py"):
+        shutil.copy(path, folder)
+    found = bag(folder)
+    assert not found.import_errors
+    assert {dag_id: serialized(dag) for dag_id, dag in found.dags.items()} == compiled
+    files = {dag_id: Path(dag.fileloc).name for dag_id, dag in found.dags.items()}
+    assert files.pop("parts") == "parts.py"
+    assert set(files.values()) == {"dagwright_loader.py"}
+
+
+def test_somebody_elses_file_hides_no_dag(folder):
+    (folder / "parts.py").write_text("print('mine')\n")
+    os.mkfifo(folder / "carriers.py")
+    namespace = {}
+    loader.load(str(folder / "dagwright_loader.py"), namespace)
+    assert sorted(dag.dag_id for dag in namespace.values()) == DAG_IDS
+
+
+def test_a_task_that_was_queued_by_the_loader_finds_its_dag_there(folder, monkeypatch):
+    shutil.copy(DAGS / "parts.py", folder)
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "parts")
+    namespace = {}
+    loader.load(str(folder / "dagwright_loader.py"), namespace)
+    assert [dag.dag_id for dag in namespace.values()] == ["parts"]
+
+
 # === the parsing context ===
 
 
@@ -200,7 +231,10 @@ def test_a_bad_plan_harms_its_dag_alone(folder, compiled, spoil):
     for dag_id in DAG_IDS:
         assert (serialized(loaded.dags[dag_id]) == compiled[dag_id]) is (dag_id != "parts")
     stands_in = loaded.dags["parts"]
-    assert sorted(stands_in.tags) == ["dagwright", "dagwright-unreadable"]
+    # The daemon knows by them which plan cannot be read, and why.
+    plan_tag = f"plan {plan_of(folder, 'parts').name.split('.')[1]}"
+    assert sorted(stands_in.tags) == ["dagwright", "dagwright-unreadable", plan_tag]
+    assert stands_in.description.startswith("DW0120: ")
     assert "DW0120" in stands_in.doc_md
     assert "deployed again" in stands_in.doc_md
     assert [(task.task_id, task.retries) for task in stands_in.tasks] == [("plan_unreadable", 0)]

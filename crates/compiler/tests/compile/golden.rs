@@ -6,7 +6,6 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use dagwright_compiler::{INDEX_FILE, LOADER_FILE, Layout, Target, compile, compile_for, loader_files, plan_file_name};
-use dagwright_model::id::PlanHash;
 
 use crate::plans;
 
@@ -35,8 +34,8 @@ fn check(folder: &str, wanted: &BTreeMap<String, Vec<u8>>) {
     }
 }
 
-fn deployed() -> BTreeMap<String, PlanHash> {
-    plans::all().iter().map(|plan| (plan.dag_id.clone(), plan.hash())).collect()
+fn deployed() -> BTreeMap<String, String> {
+    plans::all().iter().map(|plan| (plan.dag_id.clone(), plan_file_name(&plan.dag_id, &plan.hash()))).collect()
 }
 
 #[test]
@@ -68,8 +67,7 @@ fn layout_loader_has_the_plan_files_of_layout_file_and_an_index_of_them() {
             assert_eq!(plan_file_name(&plan.dag_id, &plan.hash()), plan_file.name);
         }
     }
-    let [same, empty] = loader_files(&BTreeMap::new());
-    assert_eq!(same, loader);
+    let [_, empty] = loader_files(&BTreeMap::new());
     assert_eq!(String::from_utf8(empty.bytes).unwrap(), "{\n  \"dags\": {},\n  \"version\": 1\n}\n");
 }
 

@@ -3,7 +3,8 @@
 use std::{env, fs, path::PathBuf};
 
 use dagwright_airflow::{Credentials, Secret, Settings};
-use dagwright_engine::airflow::deploy::GitSettings;
+use dagwright_compiler::Layout;
+use dagwright_engine::airflow::deploy::{Choice, GitSettings, Rule};
 use dagwright_model::units::Span;
 use serde::Deserialize;
 
@@ -44,6 +45,9 @@ pub(crate) struct Deploy {
     pub(crate) patience: Span,
     /// How long plans and snapshots are kept that no DAG refers to any more; zero for ever.
     pub(crate) keep: Span,
+    pub(crate) layout: DeployLayout,
+    /// From how many pipelines on layout `auto` has one loader for all.
+    loader_from: usize,
     /// The repository.
     url: String,
     branch: String,
@@ -61,6 +65,18 @@ pub(crate) enum DeployKind {
     Bundle,
     /// A branch of a Git repository.
     Git,
+}
+
+/// How DAGs are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DeployLayout {
+    /// What suits their number.
+    Auto,
+    /// A DAG file for each pipeline.
+    File,
+    /// One DAG file for all.
+    Loader,
 }
 
 /// Says why a setting cannot be used; holds nothing secret.
@@ -105,12 +121,26 @@ impl Airflow {
         GitSettings { path, url, branch, subfolder: Some(subfolder).filter(|folder| !folder.is_empty()), author }
     }
 
+    /// Returns how the layout of DAGs is chosen.
+    pub(crate) fn layout(&self) -> Rule {
+        let choice = match self.deploy.layout {
+            DeployLayout::Auto => Choice::Auto,
+            DeployLayout::File => Choice::Fixed(Layout::File),
+            DeployLayout::Loader => Choice::Fixed(Layout::Loader),
+        };
+        Rule { choice, loader_from: self.deploy.loader_from }
+    }
+
     /// Returns what is wrong with the settings of an engine on Airflow.
     pub(super) fn faults(&self) -> Vec<Fault> {
         let mut faults: Vec<_> = self.client().err().into_iter().collect();
         if self.deploy.path.as_os_str().is_empty() {
             let hint = "name the folder that Airflow reads DAGs from, as this process sees it";
             faults.push(Fault { key: "deploy.path", message: "it is not set".into(), hint });
+        }
+        if self.deploy.loader_from == 0 {
+            let hint = "set it to a number of pipelines, or layout to \"loader\"";
+            faults.push(Fault { key: "deploy.loader_from", message: "it is 0".into(), hint });
         }
         if self.deploy.kind == DeployKind::Git && self.deploy.url.is_empty() {
             let hint = "name the repository, as git@git.example.org:data/dags.git";
@@ -177,6 +207,9 @@ fn secret(
 mod tests {
     use std::io::Write as _;
 
+    use dagwright_compiler::Layout;
+    use dagwright_engine::airflow::deploy::{Choice, Rule};
+
     use super::super::Config;
 
     /// Returns the keys of what is wrong with the settings.
@@ -185,6 +218,25 @@ mod tests {
         file.write_all(format!("[engine]\nkind = \"airflow\"\n{toml}").as_bytes()).unwrap();
         let config = Config::load(Some(file.path())).unwrap();
         config.airflow.faults().into_iter().map(|fault| fault.key).collect()
+    }
+
+    #[test]
+    fn a_layout_is_chosen() {
+        let rule = |toml: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(toml.as_bytes()).unwrap();
+            Config::load(Some(file.path())).map(|config| config.airflow.layout()).ok()
+        };
+        let of = |layout: &str| rule(&format!("[airflow.deploy]\nlayout = \"{layout}\"\nloader_from = 7\n"));
+        for (layout, choice) in [
+            ("auto", Choice::Auto),
+            ("file", Choice::Fixed(Layout::File)),
+            ("loader", Choice::Fixed(Layout::Loader)),
+        ] {
+            assert_eq!(of(layout), Some(Rule { choice, loader_from: 7 }));
+        }
+        assert_eq!(rule("").map(|rule| rule.choice), Some(Choice::Auto));
+        assert_eq!(of("files"), None);
     }
 
     #[test]
@@ -206,5 +258,6 @@ mod tests {
         assert_eq!(faults(&format!("{url}{deploy}token_file = \"/nowhere\"\n")), ["token_file"]);
         assert_eq!(faults(&format!("{url}{deploy}ca_file = \"/nowhere\"\n")), ["ca_file"]);
         assert_eq!(faults(&format!("{url}{deploy}deploy.kind = \"git\"\n")), ["deploy.url"]);
+        assert_eq!(faults(&format!("{url}{deploy}deploy.loader_from = 0\n")), ["deploy.loader_from"]);
     }
 }

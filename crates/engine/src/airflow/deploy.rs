@@ -14,7 +14,7 @@
 //! ([`stem`](dagwright_compiler::file_name::stem)). Files of all DAGs begin with `dagwright_` and end in `.py` or `.json`;
 //! the first line of their code says `Dagwright`. A plan file is in use while its DAG file or a file of all DAGs names it:
 //! so in a layout where one loader makes all DAGs of their plans, an index among the latter says which plans those are,
-//! and a DAG's [`Change`] has no more than the plan file.
+//! and a DAG's [`Change`] has no more than the plan file. Which layout a destination has, [`layout`] decides of what is there.
 //!
 //! A file that has such a name and is none of ours is refused ([`Error::NotOurs`]) rather than replaced. So are names
 //! that lead elsewhere; links are not followed. Processes that write the same destination take turns.
@@ -24,11 +24,12 @@ mod dir;
 mod files;
 mod folder;
 mod git;
+pub(crate) mod layout;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -36,11 +37,12 @@ use std::{
 
 use dagwright_model::code::Code;
 
-use self::files::Found;
+use self::files::Files;
 pub use self::{
     bundle::Bundle,
     folder::Folder,
     git::{Git, GitSettings},
+    layout::{Choice, Rule},
 };
 
 /// How long a process waits for others that write: some changes of a thousand DAGs, or one to a slow Git server.
@@ -48,6 +50,15 @@ const LOCK_WAIT: Duration = Duration::from_secs(60);
 
 /// A place that Airflow reads DAG files from. Its calls block.
 pub trait Destination: fmt::Debug + Send + Sync {
+    /// Makes a change that depends on what is there: `draft` sees that, and nobody else writes until its change is made. Where
+    /// somebody else may (Git), it is asked again whenever somebody did; its last change is the one that is made.
+    ///
+    /// Else as [`Self::put`].
+    ///
+    /// # Errors
+    /// As [`Self::put`], and those of `draft`.
+    fn update(&self, draft: &mut dyn FnMut(&dyn View) -> Result<Change, Error>) -> Result<Placed, Error>;
+
     /// Makes these the files of their DAGs, and removes the DAGs that are to be no more.
     ///
     /// DAGs that the change does not speak of stay. Nothing is written where everything is as it should be. Files that
@@ -57,7 +68,10 @@ pub trait Destination: fmt::Debug + Send + Sync {
     /// # Errors
     /// When it cannot be read or written, or holds something else under a name of ours; then nothing of the change is
     /// seen, unless the disk itself failed.
-    fn put(&self, change: &Change) -> Result<Placed, Error>;
+    fn put(&self, change: &Change) -> Result<Placed, Error> {
+        Files::of(change)?;
+        self.update(&mut |_| Ok(change.clone()))
+    }
 
     /// Returns what no DAG refers to any more: earlier plan files or snapshots, which runs may still need.
     ///
@@ -70,6 +84,34 @@ pub trait Destination: fmt::Debug + Send + Sync {
     /// # Errors
     /// When it cannot be written.
     fn discard(&self, leftover: &Leftover) -> Result<(), Error>;
+}
+
+/// What a destination holds, while nobody changes it.
+pub trait View {
+    /// Returns the names of the regular files.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn names(&self) -> Result<BTreeSet<String>, Error>;
+
+    /// Returns what is there under these names.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&self, names: BTreeSet<String>) -> Result<BTreeMap<String, Found>, Error>;
+}
+
+/// What a destination has under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Absent,
+    /// A file with the content that is wanted.
+    Same,
+    /// A file with this content.
+    File(Vec<u8>),
+    /// No regular file.
+    Other,
 }
 
 /// What is to change, all together.
@@ -147,6 +189,14 @@ pub enum Error {
         /// The snapshot.
         path: PathBuf,
     },
+    /// The index of layout `loader` says nothing, so what it stood for is not known.
+    #[error("{} cannot be used, so nothing is known of the DAGs that it listed", path.display())]
+    BadIndex {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: dagwright_compiler::InvalidIndex,
+    },
     /// There are more files than a reader takes.
     #[error("{} would have more files than a bundle may", path.display())]
     TooLarge {
@@ -199,6 +249,7 @@ impl Error {
             | Self::BadFile { .. }
             | Self::NotOurs { .. }
             | Self::Damaged { .. }
+            | Self::BadIndex { .. }
             | Self::TooLarge { .. } => Code::DeployRefused,
             Self::BadSetting { .. } => Code::ConfigInvalid,
         }
@@ -213,6 +264,7 @@ impl Error {
             | Self::BadFile { .. }
             | Self::NotOurs { .. }
             | Self::Damaged { .. }
+            | Self::BadIndex { .. }
             | Self::TooLarge { .. }
             | Self::BadSetting { .. }
             | Self::GitMissing { .. } => false,
@@ -223,6 +275,7 @@ impl Error {
     fn below(self, folder: &Path) -> Self {
         match self {
             Self::NotOurs { path } => Self::NotOurs { path: folder.join(path) },
+            Self::BadIndex { path, source } => Self::BadIndex { path: folder.join(path), source },
             other => other,
         }
     }

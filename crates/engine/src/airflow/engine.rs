@@ -12,7 +12,7 @@ use dagwright_model::{plan::Plan, record::RunStarted, task::Problem};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
-    deploy::Destination,
+    deploy::{Destination, Rule},
     deployer::Deployer,
     follower::{Tools, follow, patiently},
     sweep,
@@ -28,6 +28,8 @@ pub struct Settings {
     pub patience: Duration,
     /// How long plans and snapshots are kept that no DAG refers to any more; `None` for ever.
     pub keep: Option<Duration>,
+    /// In which layout DAGs are deployed.
+    pub layout: Rule,
 }
 
 /// Runs plans on an Airflow.
@@ -48,7 +50,7 @@ impl AirflowEngine {
         let (watch, strangers) = Watch::new();
         let sweeping =
             settings.keep.map(|keep| tokio::spawn(sweep::again_and_again(airflow.clone(), destination.clone(), keep)));
-        let deployer = Deployer::start(airflow.clone(), destination, settings.patience);
+        let deployer = Deployer::start(airflow.clone(), destination, settings.layout, settings.patience);
         let reconciling = tokio::spawn(watch.clone().reconcile(airflow.clone()));
         let tools = Tools { airflow, deployer, watch };
         Self { tools, strangers: Mutex::new(Some(strangers)), reconciling, sweeping }

@@ -343,7 +343,7 @@ pub(crate) async fn patiently<T, F: Future<Output = Result<T, CallError>>>(
     }
 }
 
-fn can_wait(error: &CallError) -> bool {
+pub(super) fn can_wait(error: &CallError) -> bool {
     error.is_retryable()
         || matches!(error.code(), Code::AirflowUnauthenticated | Code::AirflowDenied | Code::AirflowUnsupported)
 }

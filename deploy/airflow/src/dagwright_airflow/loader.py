@@ -5,13 +5,18 @@ written by the daemon, the index last, and can be anything by the time they are 
 
 Airflow reads the file for every task, too; then it says which DAG it wants, and no other plan is read.
 
+**A DAG is made once.** While a DAG has a compiled file of its own beside the loader, that file makes it, and the loader
+does not: so a folder can be brought from one layout to the other file by file, and whatever of it is seen, no DAG is
+there twice. Only for a task, which was queued while the loader made its DAG, the loader still does.
+
 **A plan that cannot be read harms its DAG alone.** An exception would be the obvious way to say so, but Airflow knows
 errors of files, not of DAGs: none of the file's DAGs would be there any more, and even an error that leaves the
 others in place (as when Airflow refuses one of a file's DAGs) marks them all (`has_import_errors`), whereupon the
 scheduler starts no run of any of them and the API refuses to trigger one. To leave the DAG out is no better: Airflow
 takes it for removed, and nobody sees why. A line in a log is seen by nobody either. So a DAG stands in: it has the
-same id, so history, links and alerts stay; the tag `dagwright-unreadable` finds all such; its documentation says what
-is wrong and what to do; it has no schedule, as nobody knows it; and its one task, `plan_unreadable`, fails with the
+same id, so history, links and alerts stay; the tag `dagwright-unreadable` finds all such, and beside it the plan's own
+tag says which one cannot be read; its description says what is wrong, by which the daemon knows, and its documentation
+what to do; it has no schedule, as nobody knows it; and its one task, `plan_unreadable`, fails with the
 same words and a stable code. A run that is triggered, or that was under way, thereby fails as loudly as one whose
 tasks find no plan. Where Airflow wants the DAG for the sake of a task that it has started already, the one task has
 that id, so that the log has the reason too.
@@ -25,6 +30,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +51,7 @@ INDEX_VERSION = 1
 INDEX_BYTES_MAX = 64 * 1024 * 1024
 DAGS_MAX = 100_000
 
-# By which people find the stand-ins.
+# By which people and the daemon find the stand-ins.
 TAG_UNREADABLE = "dagwright-unreadable"
 TASK_UNREADABLE = "plan_unreadable"
 
@@ -56,6 +62,9 @@ _DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
 _PLAN_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,220}\.[0-9a-f]{12}\.plan\.json")
 _TASK_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+# What every compiled DAG file begins with, and nobody else's.
+_COMPILED = b'"""Compiled by Dagwright from plan '
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +83,7 @@ def load(file: str, namespace: dict[str, Any]) -> None:
     folder = Path(file).parent
     index = read_index(folder)
     context = get_parsing_context()
-    wanted = index if context.dag_id is None else index.keys() & {context.dag_id}
+    wanted = _without_own_file(index, folder) if context.dag_id is None else index.keys() & {context.dag_id}
     with _no_collection():
         for dag_id in wanted:
             # A name that no Python source can have hides nothing.
@@ -106,6 +115,29 @@ def read_index(folder: Path) -> dict[str, str]:
         if not _DAG_ID.fullmatch(dag_id) or not isinstance(plan_file, str) or not _PLAN_FILE.fullmatch(plan_file):
             raise IndexInvalidError(f"DW0120: {INDEX} has an entry that is none, {dag_id[:100]!r}; deploy again")
     return dags
+
+
+def _without_own_file(index: dict[str, str], folder: Path) -> list[str]:
+    """Return the DAGs that no compiled file beside the loader makes."""
+    there = set(os.listdir(folder))
+
+    def has_own(plan_file: str) -> bool:
+        name = f"{plan_file.rsplit('.', 3)[0]}.py"
+        return name in there and _is_compiled(folder / name)
+
+    return [dag_id for dag_id, plan_file in index.items() if not has_own(plan_file)]
+
+
+def _is_compiled(path: Path) -> bool:
+    try:
+        # Opening a pipe would wait for a writer.
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_COMPILED)) == _COMPILED
+    except OSError:
+        # It was removed meanwhile.
+        return False
 
 
 @contextmanager
@@ -155,6 +187,7 @@ def _one_line(text: str) -> str:
 def _stand_in(dag_id: str, plan_file: str, reason: str, file: str, task_id: str | None) -> DAG:
     dag = DAG(
         dag_id=dag_id,
+        description=f"DW0120: {reason}",
         # Indented, what a reason quotes is no markup; and the text ends in no file's name, which Airflow would show.
         doc_md=(
             f"# The plan of this DAG cannot be read\n\n    DW0120: {reason}\n\n"
@@ -166,7 +199,7 @@ def _stand_in(dag_id: str, plan_file: str, reason: str, file: str, task_id: str 
         max_active_runs=1,
         # A run that is triggered is to fail, not to wait.
         is_paused_upon_creation=False,
-        tags=["dagwright", TAG_UNREADABLE],
+        tags=["dagwright", TAG_UNREADABLE, f"plan {plan_file.rsplit('.', 3)[1]}"],
     )
     dag.fileloc = file
     wanted = task_id if task_id is not None and _TASK_ID.fullmatch(task_id) else TASK_UNREADABLE

@@ -2,4 +2,5 @@
 
 from dagwright_airflow.loader import load
 
+# Has Airflow parse this file when the index changes: 836e223e7a9e.
 load(__file__, globals())

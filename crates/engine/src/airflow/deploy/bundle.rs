@@ -16,7 +16,7 @@
 //! What a process has read it does not hash again while a file's inode, length and time of change are what they were.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     path::PathBuf,
     sync::{Mutex, PoisonError},
@@ -27,9 +27,9 @@ use dagwright_compiler::file_name;
 use dagwright_model::canonical;
 
 use super::{
-    Change, Destination, Error, LOCK_WAIT, Leftover, Placed,
+    Change, Destination, Error, Found, LOCK_WAIT, Leftover, Placed, View,
     dir::{Dir, Kind, Stamp, Steps, temporary},
-    files::{self, Edits, Files, Found},
+    files::{self, Edits, Files},
 };
 
 const CURRENT: &str = "CURRENT";
@@ -62,6 +62,12 @@ struct Snapshot {
 struct Known {
     digest: String,
     stamp: Stamp,
+}
+
+/// A snapshot as those see it who draft a change.
+struct Seen<'a> {
+    snapshot: Option<&'a Snapshot>,
+    folder: Option<&'a Dir>,
 }
 
 /// A file of a snapshot that is to be made.
@@ -136,9 +142,16 @@ impl Bundle {
         root.sync()
     }
 
-    fn put_locked(&self, root: &Dir, files: &Files<'_>) -> Result<Placed, Error> {
+    fn update_locked(
+        &self,
+        root: &Dir,
+        draft: &mut dyn FnMut(&dyn View) -> Result<Change, Error>,
+    ) -> Result<Placed, Error> {
         let before = self.shown(root)?;
         let from = before.as_ref().map(|before| snapshot_folder(root, &before.version)).transpose()?;
+        let seen = Seen { snapshot: before.as_ref(), folder: from.as_ref() };
+        let change = draft(&seen).map_err(|error| error.below(from.as_ref().map_or(&self.root, Dir::path)))?;
+        let files = &Files::of(&change)?;
         let look = |name: &str, wanted: Option<&[u8]>| match (before.as_ref().and_then(|it| it.files.get(name)), &from)
         {
             (Some(known), Some(from)) => {
@@ -168,12 +181,11 @@ impl Bundle {
 }
 
 impl Destination for Bundle {
-    fn put(&self, change: &Change) -> Result<Placed, Error> {
-        let files = Files::of(change)?;
+    fn update(&self, draft: &mut dyn FnMut(&dyn View) -> Result<Change, Error>) -> Result<Placed, Error> {
         let root = Dir::create(&self.root, &self.steps)?;
         let _lock = root.lock(self.lock_wait)?;
         root.sweep()?;
-        let placed = self.put_locked(&root, &files);
+        let placed = self.update_locked(&root, draft);
         if placed.is_err() {
             // What cannot be removed now is when something is put again.
             let _ = root.sweep();
@@ -234,6 +246,25 @@ impl Snapshot {
             return Err(damaged());
         }
         Ok(Self { version: version.into(), files })
+    }
+}
+
+// === impl Seen ===
+
+impl View for Seen<'_> {
+    fn names(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(self.snapshot.iter().flat_map(|snapshot| snapshot.files.keys().cloned()).collect())
+    }
+
+    fn read(&self, names: BTreeSet<String>) -> Result<BTreeMap<String, Found>, Error> {
+        let read = |name: String| {
+            let found = match (self.snapshot.and_then(|snapshot| snapshot.files.get(&name)), self.folder) {
+                (Some(known), Some(folder)) => read_known(folder, &name, known)?,
+                _ => Found::Absent,
+            };
+            Ok((name, found))
+        };
+        names.into_iter().map(read).collect()
     }
 }
 

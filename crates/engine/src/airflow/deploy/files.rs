@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dagwright_compiler::file_name::{self, DAG_FILE_START, PLAN_FILE_END};
 
-use super::{Change, Error};
+use super::{Change, Error, Found};
 
 /// What the names of files begin with that belong to all DAGs.
 const COMMON_START: &str = "dagwright_";
@@ -16,19 +16,6 @@ const COMMON_START: &str = "dagwright_";
 const COMMON_MARK: &str = "Dagwright";
 
 const NAME_BYTES_MAX: usize = 255;
-
-/// What a destination has under a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// Nothing.
-    Absent,
-    /// A file with the content that is wanted.
-    Same,
-    /// A file with this content.
-    File(Vec<u8>),
-    /// No regular file.
-    Other,
-}
 
 /// What a file is for. In the order in which files appear: none is there before those that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,14 +10,14 @@
 //! index, and what it no longer names is a leftover.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use super::{
-    Change, Destination, Error, LOCK_WAIT, Leftover, Placed,
+    Change, Destination, Error, Found, LOCK_WAIT, Leftover, Placed, View,
     dir::{Dir, Kind, Steps, temporary},
     files::{self, Edits, Files, Part},
 };
@@ -63,11 +63,12 @@ impl Folder {
 }
 
 impl Destination for Folder {
-    fn put(&self, change: &Change) -> Result<Placed, Error> {
-        let files = Files::of(change)?;
+    fn update(&self, draft: &mut dyn FnMut(&dyn View) -> Result<Change, Error>) -> Result<Placed, Error> {
         let dir = Dir::create(&self.path, &self.steps)?;
         let _lock = dir.lock(self.lock_wait)?;
         dir.sweep()?;
+        let change = draft(&dir).map_err(|error| error.below(&self.path))?;
+        let files = Files::of(&change)?;
         let edits = files.edits(|name, _| dir.read(name)).map_err(|error| error.below(&self.path))?;
         if edits.is_empty() {
             if !self.synced.load(Ordering::Relaxed) {
@@ -100,6 +101,16 @@ impl Destination for Folder {
         }
         dir.remove(&leftover.name)?;
         dir.sync()
+    }
+}
+
+impl View for Dir {
+    fn names(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(self.files()?.into_iter().collect())
+    }
+
+    fn read(&self, names: BTreeSet<String>) -> Result<BTreeMap<String, Found>, Error> {
+        names.into_iter().map(|name| Ok((name.clone(), Dir::read(self, &name)?))).collect()
     }
 }
 

@@ -30,9 +30,9 @@ use self::{
     repository::{Pushed, Repository, Tip},
 };
 use super::{
-    Change, Destination, Error, LOCK_WAIT, Leftover, Placed,
+    Change, Destination, Error, Found, LOCK_WAIT, Leftover, Placed, View,
     dir::{Dir, Steps, failed},
-    files::{self, Edits, Files, Found},
+    files::{self, Edits, Files},
 };
 
 /// How often a change is made anew because others pushed. Each time somebody got something done, so this is many.
@@ -67,6 +67,12 @@ pub struct Git {
     pub(super) command: Command,
     pub(super) steps: Steps,
     pub(super) lock_wait: Duration,
+}
+
+/// What the branch ends in, as those see it who draft a change.
+struct Seen<'a> {
+    repository: &'a Repository<'a>,
+    tip: &'a Tip,
 }
 
 /// A commit to be made.
@@ -146,20 +152,22 @@ impl Git {
 }
 
 impl Destination for Git {
-    fn put(&self, change: &Change) -> Result<Placed, Error> {
-        let files = Files::of(change)?;
+    fn update(&self, draft: &mut dyn FnMut(&dyn View) -> Result<Change, Error>) -> Result<Placed, Error> {
         self.using(|folder, repository| {
-            let mut dropped = BTreeSet::new();
+            let (mut named, mut dropped) = (BTreeSet::new(), BTreeSet::new());
             let placed = self.commit(repository, |tip| {
+                let change = draft(&Seen { repository, tip }).map_err(|error| error.below(&repository.below()))?;
+                let files = Files::of(&change)?;
+                named = files.names().into_iter().map(str::to_owned).collect();
                 let found = repository.read(tip, files.names().into_iter().map(str::to_owned).collect())?;
                 let look = |name: &str, _: Option<&[u8]>| Ok(found.get(name).cloned().unwrap_or(Found::Absent));
                 let edits = files.edits(look).map_err(|error| error.below(&repository.below()))?;
                 dropped.clone_from(&edits.dropped);
-                Ok((!edits.is_empty()).then(|| Draft::of(change, &edits)))
+                Ok((!edits.is_empty()).then(|| Draft::of(&change, &edits)))
             })?;
             if placed.changed {
                 let unused = unused(folder)?;
-                for name in files.names() {
+                for name in &named {
                     unused.remove(name)?;
                 }
                 for name in &dropped {
@@ -206,6 +214,19 @@ impl Destination for Git {
     }
 }
 
+// === impl Seen ===
+
+impl View for Seen<'_> {
+    fn names(&self) -> Result<BTreeSet<String>, Error> {
+        let files = self.tip.files.iter().filter(|(_, entry)| entry.is_file());
+        Ok(files.map(|(name, _)| name.clone()).collect())
+    }
+
+    fn read(&self, names: BTreeSet<String>) -> Result<BTreeMap<String, Found>, Error> {
+        self.repository.read(self.tip, names)
+    }
+}
+
 // === impl Draft ===
 
 impl Draft {
@@ -241,7 +262,11 @@ fn message(change: &Change, edits: &Edits<'_>) -> String {
             files.keys().filter_map(|name| file_name::plan_file_parts(name)).map(|(_, hash)| hash.to_owned()).collect();
         hashes.join(", ")
     };
-    let lines = deployed.iter().map(|(dag_id, files)| format!("{}: plan {}", shown(dag_id), plans(files)));
+    let lines = deployed.iter().map(|(dag_id, files)| match plans(files) {
+        // Of its plan nothing changes.
+        plans if plans.is_empty() => format!("{}: moved to the loader", shown(dag_id)),
+        plans => format!("{}: plan {plans}", shown(dag_id)),
+    });
     let lines: Vec<_> = lines.chain(removed.iter().map(|dag_id| format!("{}: removed", shown(dag_id)))).collect();
     let more = lines.len().saturating_sub(NAMED_MAX);
     let mut text = format!("{}{}\n\n", subject[..1].to_uppercase(), &subject[1..]);

@@ -5,6 +5,7 @@ mod crash;
 mod folder;
 mod git;
 mod hostile;
+mod layout;
 
 use std::{
     collections::BTreeMap,

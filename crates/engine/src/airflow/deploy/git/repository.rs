@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{GitSettings, command::Command};
-use crate::airflow::deploy::{Error, files::Found};
+use crate::airflow::deploy::{Error, Found};
 
 /// The last commit of the remote's branch that is here.
 const BASE: &str = "refs/dagwright/base";

@@ -16,7 +16,10 @@ use crate::airflow::deploy::{Change, Error, dir::Steps, files::plans_named};
 const STEPS_MAX: usize = 200;
 
 /// Returns steps of which those fail whose number `fails` likes, and their count.
-fn failing(kind: io::ErrorKind, fails: impl Fn(usize) -> bool + Send + Sync + 'static) -> (Steps, Arc<AtomicUsize>) {
+pub(super) fn failing(
+    kind: io::ErrorKind,
+    fails: impl Fn(usize) -> bool + Send + Sync + 'static,
+) -> (Steps, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let taken = count.clone();
     let before = move |_: &'static str| match fails(taken.fetch_add(1, Ordering::SeqCst)) {
