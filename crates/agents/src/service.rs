@@ -191,6 +191,7 @@ impl Service {
         for (request, _) in asked.into_iter().filter(|(_, kind)| *kind != AskKind::TakeOn) {
             self.hear(&request).await?;
         }
+        self.shared.resources.engine.took_over();
         Ok(())
     }
 

@@ -314,6 +314,14 @@ impl Register for SharedLedger {
         Ok(())
     }
 
+    fn bookmark(&self, name: &str) -> Result<Option<u64>, Error> {
+        self.cache.bookmark(name)
+    }
+
+    fn keep_bookmark(&self, name: &str, at: u64) -> Result<(), Error> {
+        self.cache.keep_bookmark(name, at)
+    }
+
     fn acts_for(&self, pipeline: &str) -> bool {
         self.ownership(pipeline).is_some()
     }

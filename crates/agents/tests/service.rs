@@ -165,6 +165,14 @@ impl Register for Fickle {
         self.store.pipelines(after, limit)
     }
 
+    fn bookmark(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.store.bookmark(name)
+    }
+
+    fn keep_bookmark(&self, name: &str, at: u64) -> Result<(), StoreError> {
+        self.store.keep_bookmark(name, at)
+    }
+
     fn acts_for(&self, _: &str) -> bool {
         self.is_ours.load(Ordering::SeqCst)
     }

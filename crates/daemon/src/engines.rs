@@ -12,6 +12,7 @@ use dagwright_engine::{
     },
 };
 use dagwright_model::{code::Code, task::Problem};
+use dagwright_store::Register;
 use dagwright_telemetry::{chain::ErrorChain, export::ENDPOINT_VARIABLE};
 
 use crate::{
@@ -39,13 +40,14 @@ pub(crate) fn local(config: &Config) -> Result<LocalEngine> {
 ///
 /// # Errors
 /// When a setting cannot be used.
-pub(crate) fn airflow(config: &Config) -> Result<AirflowEngine> {
+pub(crate) fn airflow(config: &Config, register: Arc<dyn Register>) -> Result<AirflowEngine> {
     let settings = AirflowSettings {
         patience: config.airflow.deploy.patience.duration(),
         keep: Some(config.airflow.deploy.keep.duration()).filter(|keep| !keep.is_zero()),
         layout: config.airflow.layout(),
+        look_back: config.airflow.look_back.duration(),
     };
-    Ok(AirflowEngine::start(Arc::new(client(config)?), destination(config)?, settings))
+    Ok(AirflowEngine::start(Arc::new(client(config)?), destination(config)?, register, settings))
 }
 
 /// Makes a client for Airflow.

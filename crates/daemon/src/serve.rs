@@ -119,7 +119,7 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
     };
     let airflow = match config.engine.kind {
         EngineKind::Local => None,
-        EngineKind::Airflow => Some(Arc::new(engines::airflow(&config)?)),
+        EngineKind::Airflow => Some(Arc::new(engines::airflow(&config, register.clone())?)),
     };
     let service = start_service(&config, register.clone(), airflow.clone()).await?;
     // The embedded engine sees its tasks itself.

@@ -89,6 +89,10 @@ pub trait Engine: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Hears that this process acts for pipelines that it did not act for before: what happened to them meanwhile is to be
+    /// looked for.
+    fn took_over(&self) {}
+
     /// Makes a plan its pipeline's; it is there when this returns. A repeat changes nothing.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ pub fn check<S: Cache>(mut open: impl FnMut() -> S) {
     a_pipeline_is_what_was_applied_last(&open());
     the_outside_is_told_in_order_and_once(&open());
     a_reader_goes_on_where_it_stopped(&open());
+    a_bookmark_is_where_it_was_left(&open());
     a_cache_takes_in_what_it_lacks(&open());
     what_is_asked_stays_until_it_is_settled(&open());
     what_is_asked_too_late_is_not_kept(&open());
@@ -308,6 +309,15 @@ fn a_reader_goes_on_where_it_stopped(store: &impl Outbox) {
     store.deliver("new", 0).expect("writes");
     assert_eq!(store.delivered("new").expect("reads"), Some(0));
     assert!(store.deliver("", 1).is_err());
+}
+
+fn a_bookmark_is_where_it_was_left(store: &impl Register) {
+    assert_eq!(store.bookmark("runs").expect("reads"), None);
+    for (name, at) in [("runs", 41), ("other", 7), ("runs", 42)] {
+        store.keep_bookmark(name, at).expect("writes");
+    }
+    assert_eq!((store.bookmark("runs").expect("reads"), store.bookmark("other").expect("reads")), (Some(42), Some(7)));
+    assert!(store.keep_bookmark("", 1).is_err());
 }
 
 fn a_cache_takes_in_what_it_lacks(store: &impl Cache) {

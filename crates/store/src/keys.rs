@@ -41,6 +41,8 @@ const EVENT: u8 = b'e';
 const REACHED: u8 = b'c';
 /// `d <reader>` → the position up to which it has delivered, big-endian.
 const DELIVERED: u8 = b'd';
+/// `m <name>` → how far something outside was read, big-endian.
+const BOOKMARK: u8 = b'm';
 /// `a <request> <kind>` → what is asked and not settled, protobuf.
 const ASK: u8 = b'a';
 
@@ -186,6 +188,10 @@ pub(crate) fn reached(log: &str) -> Vec<u8> {
 
 pub(crate) fn delivered(reader: &str) -> Vec<u8> {
     texts(DELIVERED, &[reader])
+}
+
+pub(crate) fn bookmark(name: &str) -> Vec<u8> {
+    texts(BOOKMARK, &[name])
 }
 
 pub(crate) fn ask(request: &RequestId, kind: AskKind) -> Vec<u8> {

@@ -517,6 +517,18 @@ impl<M: OrderedMap> Register for Ledger<M> {
         };
         entries.iter().map(read).collect()
     }
+
+    fn bookmark(&self, name: &str) -> Result<Option<u64>, Error> {
+        let at = self.map.get(&keys::bookmark(name))?.map(<[u8; 8]>::try_from);
+        Ok(at.and_then(Result::ok).map(u64::from_be_bytes))
+    }
+
+    fn keep_bookmark(&self, name: &str, at: u64) -> Result<(), Error> {
+        if !keys::is_text(name) {
+            return Err(Error::Misuse { what: "a bookmark's name is empty, too long, or holds a zero byte" });
+        }
+        self.map.apply([(keys::bookmark(name), Some(at.to_be_bytes().to_vec()))].into())
+    }
 }
 
 impl<M: OrderedMap> Outbox for Ledger<M> {

@@ -145,6 +145,19 @@ pub trait Register: Store {
     /// What is wrong with the storage.
     fn asked(&self) -> Result<Vec<(RequestId, AskKind)>, Error>;
 
+    /// Returns how far this process read something outside, as was last kept under a name.
+    ///
+    /// # Errors
+    /// What is wrong with the storage.
+    fn bookmark(&self, name: &str) -> Result<Option<u64>, Error>;
+
+    /// Keeps how far this process read something outside. It is this process's alone, also where the ledger is shared, and
+    /// what was kept last may be lost in a crash: an earlier one is found then.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for a name that is none, or what is wrong with the storage.
+    fn keep_bookmark(&self, name: &str, at: u64) -> Result<(), Error>;
+
     /// Takes in what others have written about a pipeline (by `dag_id`), or about all, before this was called; waits for a
     /// bounded time, after which what is there may be a little old. Where this process has the ledger to itself, nobody
     /// else writes.

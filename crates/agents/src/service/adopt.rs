@@ -5,30 +5,47 @@
 //! A run is known by its DAG, its id, and when it started: a cleared run starts anew, and is another request. Whoever finds
 //! it first, and however often, makes the same one.
 
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 use dagwright_engine::airflow::{run_id, watch::Stranger};
 use dagwright_model::{
+    code::Code,
     id::RequestId,
     record::{Accepted, EventIdentity, Followed, Ingress, Purpose, RecordBody},
     spec::Interval,
 };
 use dagwright_store::{Error as StoreError, Register};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 
 use super::{Refused, Service, blocking};
 
-/// What adopted runs have as the source of their identity.
-const SOURCE: &str = "airflow";
+/// How long it is waited before a run is taken on that there was no room for.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+
+/// By how much the clocks of Airflow and of this process may differ.
+const CLOCKS_MS: u64 = 60_000;
 
 impl Service {
     /// Adopts runs as they are found, until nobody is left who finds any.
     pub async fn adopt_all(self, mut strangers: mpsc::Receiver<Stranger>) {
         while let Some(stranger) = strangers.recv().await {
             let (dag_id, run_id) = (stranger.dag_id.clone(), stranger.run_id.clone());
-            match self.adopt(stranger).await {
-                Ok(true) => tracing::info!(dag_id, run_id, "follows a run that Airflow started"),
-                Ok(false) => {}
-                // It is found again.
-                Err(error) => tracing::warn!(dag_id, run_id, %error, "could not take on a run that Airflow started"),
+            loop {
+                match self.adopt(stranger.clone()).await {
+                    Ok(true) => tracing::info!(dag_id, run_id, "follows a run that Airflow started"),
+                    Ok(false) => {}
+                    // Those of the past are found once, and the others would be refused as well.
+                    Err(error) if is_overloaded(&error) => {
+                        tracing::debug!(dag_id, run_id, "a run that Airflow started waits until there is room");
+                        sleep(ROOM_WAIT).await;
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::warn!(dag_id, run_id, %error, "could not take on a run that Airflow started");
+                    }
+                }
+                break;
             }
         }
     }
@@ -51,14 +68,19 @@ fn acceptance(register: &dyn Register, stranger: &Stranger) -> Result<Option<(Re
     }
     let of_request = stranger.request.clone().filter(|request| run_id::of(request) == stranger.run_id);
     if let Some(request) = &of_request {
-        // Its own request follows it until it ends; after that it is news when somebody clears it.
-        let has_ended = register.request(request)?.is_none_or(|summary| summary.state.is_final());
-        if !has_ended || stranger.state.is_final() {
+        // Its own request follows it until it ends; after that it is news when somebody clears it, and what is over by now is
+        // when it started anew later than its request ended.
+        let is_news = match register.request(request)? {
+            Some(summary) if !summary.state.is_final() => false,
+            Some(summary) => !stranger.state.is_final() || is_later(started_at, summary.changed_at),
+            None => !stranger.state.is_final(),
+        };
+        if !is_news {
             return Ok(None);
         }
     }
     let id = format!("{}@{}", stranger.run_id, started_at.to_rfc3339());
-    let request = RequestId::derive(&stranger.dag_id, SOURCE, &id);
+    let request = RequestId::derive(&stranger.dag_id, EventIdentity::AIRFLOW, &id);
     if register.request(&request)?.is_some() {
         return Ok(None);
     }
@@ -79,13 +101,21 @@ fn acceptance(register: &dyn Register, stranger: &Stranger) -> Result<Option<(Re
         interval,
         backfill: stranger.run_type.as_deref() == Some("backfill"),
         revision: None,
-        identity: Some(EventIdentity { source: SOURCE.into(), id }),
+        identity: Some(EventIdentity { source: EventIdentity::AIRFLOW.into(), id }),
         requester: None,
         traceparent: None,
         follows: Some(Followed { dag_run: stranger.run_id.clone(), plan }),
         ..*template
     };
     Ok(Some((request, accepted)))
+}
+
+fn is_later(started_at: DateTime<Utc>, changed_at: u64) -> bool {
+    u64::try_from(started_at.timestamp_millis()).is_ok_and(|started_at| started_at > changed_at + CLOCKS_MS)
+}
+
+fn is_overloaded(error: &Refused) -> bool {
+    matches!(error, Refused::Problem(problem) if problem.code == Code::Overloaded)
 }
 
 #[cfg(test)]
@@ -109,6 +139,11 @@ mod tests {
 
     /// A ledger in which a request of `p` ran, up to its end or not.
     fn ledger(ended: bool) -> MemoryStore {
+        ledger_at(ended, 0)
+    }
+
+    /// The same, whose records were made at a time.
+    fn ledger_at(ended: bool, at: u64) -> MemoryStore {
         let store = MemoryStore::default();
         let accepted = Accepted {
             pipeline: "p".into(),
@@ -151,7 +186,7 @@ mod tests {
         let records: Vec<_> = bodies
             .into_iter()
             .zip(0..)
-            .map(|(body, sequence)| Record { request: request(), sequence, at: 0, body })
+            .map(|(body, sequence)| Record { request: request(), sequence, at, body })
             .collect();
         store.append(&records).expect("appends");
         store
@@ -201,12 +236,19 @@ mod tests {
     #[test]
     fn the_run_of_a_request_is_adopted_when_it_is_cleared_after_its_end() {
         let own = run_id::of(&request());
-        let news = |ended, state| {
-            acceptance(&ledger(ended), &stranger(&own, state, Some(request()))).expect("reads").is_some()
-        };
+        // It started at 10 s, and its request ended at 20 s by another clock.
+        let began = u64::try_from(at(0).expect("an instant").timestamp_millis()).expect("after 1970");
+        let store = |ended| ledger_at(ended, began + 20_000);
+        let news =
+            |ended, state| acceptance(&store(ended), &stranger(&own, state, Some(request()))).expect("reads").is_some();
         assert!(!news(false, "running") && !news(false, "success"), "it is followed");
         assert!(!news(true, "success"), "it has just ended");
         assert!(news(true, "running"), "somebody cleared it");
+        // Cleared and over while nobody looked.
+        let later = at(0).map(|at| at + chrono::TimeDelta::seconds(90));
+        let over = Stranger { started_at: later, ..stranger(&own, "success", Some(request())) };
+        assert!(acceptance(&store(true), &over).expect("reads").is_some());
+        assert!(acceptance(&store(false), &over).expect("reads").is_none(), "it is followed");
         // Whatever a run's conf says, it is that of a request only by its name.
         let other = acceptance(&ledger(true), &stranger("manual__1", "success", Some(request())));
         assert!(other.expect("reads").is_some());

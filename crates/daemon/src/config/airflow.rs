@@ -28,6 +28,8 @@ pub(crate) struct Airflow {
     token_file: Option<PathBuf>,
     /// Certificates (PEM) to trust beside those of the system.
     ca_file: Option<PathBuf>,
+    /// How far back it is looked for runs that ended while no daemon ran.
+    pub(crate) look_back: Span,
     pub(crate) deploy: Deploy,
     #[serde(default)]
     pub(crate) feedback: AirflowFeedback,
@@ -228,11 +230,9 @@ mod tests {
             Config::load(Some(file.path())).map(|config| config.airflow.layout()).ok()
         };
         let of = |layout: &str| rule(&format!("[airflow.deploy]\nlayout = \"{layout}\"\nloader_from = 7\n"));
-        for (layout, choice) in [
-            ("auto", Choice::Auto),
-            ("file", Choice::Fixed(Layout::File)),
-            ("loader", Choice::Fixed(Layout::Loader)),
-        ] {
+        for (layout, choice) in
+            [("auto", Choice::Auto), ("file", Choice::Fixed(Layout::File)), ("loader", Choice::Fixed(Layout::Loader))]
+        {
             assert_eq!(of(layout), Some(Rule { choice, loader_from: 7 }));
         }
         assert_eq!(rule("").map(|rule| rule.choice), Some(Choice::Auto));

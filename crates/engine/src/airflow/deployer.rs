@@ -11,11 +11,7 @@ mod latest;
 mod tests;
 mod waiting;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dagwright_airflow::{Airflow, Error as CallError};
 use dagwright_compiler::{Layout, Target, anchor};

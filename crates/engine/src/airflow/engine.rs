@@ -6,9 +6,11 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use dagwright_airflow::Airflow;
 use dagwright_compiler::ANCHOR;
 use dagwright_model::{plan::Plan, record::RunStarted, task::Problem};
+use dagwright_store::Register;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
@@ -30,6 +32,8 @@ pub struct Settings {
     pub keep: Option<Duration>,
     /// In which layout DAGs are deployed.
     pub layout: Rule,
+    /// How far back it looks at most for runs that ended while no process looked.
+    pub look_back: Duration,
 }
 
 /// Runs plans on an Airflow.
@@ -46,12 +50,18 @@ pub struct AirflowEngine {
 impl AirflowEngine {
     /// Makes an engine; what it does beside runs, it does on the running event loop.
     #[must_use]
-    pub fn start(airflow: Arc<dyn Airflow>, destination: Arc<dyn Destination>, settings: Settings) -> Self {
+    pub fn start(
+        airflow: Arc<dyn Airflow>,
+        destination: Arc<dyn Destination>,
+        register: Arc<dyn Register>,
+        settings: Settings,
+    ) -> Self {
         let (watch, strangers) = Watch::new();
+        let look_back = TimeDelta::from_std(settings.look_back).unwrap_or(TimeDelta::MAX);
         let sweeping =
             settings.keep.map(|keep| tokio::spawn(sweep::again_and_again(airflow.clone(), destination.clone(), keep)));
         let deployer = Deployer::start(airflow.clone(), destination, settings.layout, settings.patience);
-        let reconciling = tokio::spawn(watch.clone().reconcile(airflow.clone()));
+        let reconciling = tokio::spawn(watch.clone().reconcile(airflow.clone(), register, look_back));
         let tools = Tools { airflow, deployer, watch };
         Self { tools, strangers: Mutex::new(Some(strangers)), reconciling, sweeping }
     }
@@ -92,6 +102,10 @@ impl Engine for AirflowEngine {
 
     fn keeps_pipelines(&self) -> bool {
         true
+    }
+
+    fn took_over(&self) {
+        self.tools.watch.took_over();
     }
 
     async fn deploy(&self, plan: &Arc<Plan>) -> Result<(), Problem> {

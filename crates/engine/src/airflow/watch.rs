@@ -4,20 +4,29 @@
 //! did not, and each run that is followed is looked at in turn. All of that together stays within a pace, however many runs
 //! are followed, since it is other people's Airflow too.
 
+mod past;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use dagwright_airflow::{Airflow, Run, RunFilter, RunState, Span};
 use dagwright_model::id::{PlanHash, RequestId};
+use dagwright_store::Register;
 use tokio::{
-    sync::mpsc,
+    sync::mpsc::{self, error::TrySendError},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
+use self::past::{PAGES_A_ROUND, Past};
 use super::told::{Told, ToldTask, What};
 use crate::airflow::metrics;
 
@@ -79,6 +88,8 @@ pub(crate) struct Watch {
     /// Ended runs by when they had started.
     ended: Mutex<Ended>,
     strangers: mpsc::Sender<Stranger>,
+    /// Whether this process acts for more pipelines than when it last looked back.
+    took_over: AtomicBool,
 }
 
 type Key = (String, String);
@@ -110,7 +121,8 @@ impl Watch {
     /// Makes a watch that tells of runs that nobody follows.
     pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Stranger>) {
         let (strangers, found) = mpsc::channel(STRANGERS_MAX);
-        let watch = Self { followed: Mutex::default(), ended: Mutex::default(), strangers };
+        let watch =
+            Self { followed: Mutex::default(), ended: Mutex::default(), strangers, took_over: AtomicBool::new(false) };
         (Arc::new(watch), found)
     }
 
@@ -162,8 +174,19 @@ impl Watch {
         }
     }
 
-    /// Asks Airflow again and again; never ends.
-    pub(crate) async fn reconcile(self: Arc<Self>, airflow: Arc<dyn Airflow>) {
+    /// Has the next round begin to look for what happened before to pipelines that this process acts for now.
+    pub(crate) fn took_over(&self) {
+        self.took_over.store(true, Ordering::Release);
+    }
+
+    /// Asks Airflow again and again; never ends. What happened while no process listed is looked for up to `look_back` ago.
+    pub(crate) async fn reconcile(
+        self: Arc<Self>,
+        airflow: Arc<dyn Airflow>,
+        register: Arc<dyn Register>,
+        look_back: TimeDelta,
+    ) {
+        let mut past = Past::open(register, look_back).await;
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pace = Pace(Instant::now());
@@ -192,6 +215,15 @@ impl Watch {
                 }
             }
             self.look_in_turn(&mut pace).await;
+            if self.took_over.swap(false, Ordering::AcqRel) {
+                past.begin(now());
+            }
+            if let Err(error) = self.list_past(&*airflow, &mut past, &mut pace).await {
+                // The same page is asked for again.
+                metrics::reconciliation_failed(error.code());
+                tracing::debug!(%error, "runs that ended meanwhile could not be listed");
+            }
+            past.keep(since).await;
         }
     }
 
@@ -211,18 +243,44 @@ impl Watch {
             metrics::reconciled();
             span = at.after(&page);
             for run in page.items {
-                let key = (run.dag_id.clone(), run.run_id.clone());
-                let is_followed = self.followed().contains_key(&key);
-                match (is_followed, run.state.is_final()) {
-                    (true, true) => {
-                        self.tell(&key, Heard::LookNow);
-                    }
-                    (true, false) => {}
-                    (false, _) => self.find(Stranger::from(run)),
-                }
+                // Full: it is found again in the next round.
+                let _ = self.take(run);
             }
         }
         Ok(())
+    }
+
+    /// Lists some of what is left of the past, as far as there is room for what is found.
+    async fn list_past(
+        &self,
+        airflow: &dyn Airflow,
+        past: &mut Past,
+        pace: &mut Pace,
+    ) -> Result<(), dagwright_airflow::Error> {
+        for _ in 0..PAGES_A_ROUND {
+            let Some((filter, at)) = past.next(self.strangers.capacity()) else { return Ok(()) };
+            pace.wait().await;
+            let page = airflow.runs(&filter, at).await?;
+            metrics::reconciled();
+            let then = at.after(&page);
+            if !page.items.into_iter().all(|run| self.take(run)) {
+                // Events took the room: the page is listed again.
+                return Ok(());
+            }
+            past.listed(then);
+        }
+        Ok(())
+    }
+
+    /// Passes on a run that was listed, to whoever follows it, or as a stranger; returns whether there was room.
+    fn take(&self, run: Run) -> bool {
+        let key = (run.dag_id.clone(), run.run_id.clone());
+        let is_followed = self.followed().contains_key(&key);
+        match (is_followed, run.state.is_final()) {
+            (true, true) => self.tell(&key, Heard::LookNow),
+            (true, false) => true,
+            (false, _) => self.find(Stranger::from(run)),
+        }
     }
 
     /// Lets those who heard nothing for long look, one after the other.
@@ -253,16 +311,14 @@ impl Watch {
         true
     }
 
-    /// Passes on a run that nobody follows, unless it is known to be over.
-    fn find(&self, stranger: Stranger) {
+    /// Passes on a run that nobody follows, unless it is known to be over; returns whether there was room.
+    fn find(&self, stranger: Stranger) -> bool {
         let key = (stranger.dag_id.clone(), stranger.run_id.clone());
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = ended.started.get(&key).is_some_and(|started| *started == stranger.started_at);
         drop(ended);
-        if !is_over {
-            // Full: it is found again in the next round.
-            let _ = self.strangers.try_send(stranger);
-        }
+        // Where nobody adopts runs, there is nobody who misses them.
+        is_over || !matches!(self.strangers.try_send(stranger), Err(TrySendError::Full(_)))
     }
 
     fn followed(&self) -> MutexGuard<'_, BTreeMap<Key, Followed>> {
@@ -322,98 +378,3 @@ fn now() -> DateTime<Utc> {
 
 #[cfg(test)]
 use super::simulation::now;
-
-#[cfg(test)]
-mod tests {
-    use std::{sync::Arc, time::Duration};
-
-    use chrono::{DateTime, Utc};
-    use dagwright_airflow::{Run, RunState};
-    use tokio::time::Instant;
-
-    use super::{Heard, Pace, Stranger, Watch};
-    use crate::airflow::told::{Told, ToldRun, What};
-
-    fn at(second: u32) -> DateTime<Utc> {
-        format!("2025-01-01T00:00:{second:02}Z").parse().expect("an instant")
-    }
-
-    fn told(run_id: &str, started: u32) -> Told {
-        let run = ToldRun {
-            state: RunState::Running,
-            run_type: None,
-            interval: None,
-            request: None,
-            plan: None,
-            clear_number: None,
-            started_at: Some(at(started)),
-            ended_at: None,
-        };
-        Told { dag_id: "p".into(), run_id: run_id.into(), at: at(0), what: What::Run(Box::new(run)) }
-    }
-
-    fn run(run_id: &str, started: u32) -> Run {
-        let started = at(started).to_rfc3339();
-        let run = serde_json::json!({ "dag_id": "p", "dag_run_id": run_id, "state": "success", "start_date": started });
-        serde_json::from_value(run).expect("a run")
-    }
-
-    #[tokio::test]
-    async fn whoever_follows_a_run_hears_of_it_and_nobody_else() {
-        let (watch, mut strangers) = Watch::new();
-        let mut place = watch.follow("p", "followed");
-        watch.hear(told("followed", 1));
-        assert!(matches!(place.heard.recv().await, Some(Heard::LookNow)));
-        assert!(strangers.try_recv().is_err());
-        watch.hear(told("another", 1));
-        assert!(matches!(strangers.try_recv(), Ok(Stranger { run_id, .. }) if run_id == "another"));
-        drop(place);
-        watch.hear(told("followed", 1));
-        assert!(strangers.try_recv().is_ok(), "nobody follows it any more");
-    }
-
-    #[tokio::test]
-    async fn the_next_who_follows_a_run_keeps_its_place_when_the_first_goes() {
-        let (watch, _strangers) = Watch::new();
-        let first = watch.follow("p", "run");
-        let mut second = watch.follow("p", "run");
-        drop(first);
-        watch.hear(told("run", 1));
-        assert!(matches!(second.heard.recv().await, Some(Heard::LookNow)));
-    }
-
-    #[tokio::test]
-    async fn a_run_that_ended_is_no_stranger_until_it_starts_anew() {
-        let (watch, mut strangers) = Watch::new();
-        watch.remember(&run("done", 1));
-        watch.hear(told("done", 1));
-        assert!(strangers.try_recv().is_err(), "a late event");
-        watch.hear(told("done", 2));
-        assert!(strangers.try_recv().is_ok(), "it was cleared");
-    }
-
-    #[tokio::test]
-    async fn who_hears_too_much_misses_some_and_blocks_nobody() {
-        let (watch, _strangers) = Watch::new();
-        let mut place = watch.follow("p", "run");
-        for _ in 0..10_000 {
-            watch.hear(told("run", 1));
-        }
-        let mut heard = 0;
-        while place.heard.try_recv().is_ok() {
-            heard += 1;
-        }
-        assert_eq!(heard, super::HEARD_MAX);
-        assert_eq!(Arc::strong_count(&watch), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn questions_keep_their_pace() {
-        let began = Instant::now();
-        let mut pace = Pace(began);
-        for _ in 0..20 {
-            pace.wait().await;
-        }
-        assert!(began.elapsed() >= Duration::from_millis(9500), "{:?}", began.elapsed());
-    }
-}

@@ -157,8 +157,13 @@ pub(crate) fn started(plan: &Plan) -> RunStarted {
 
 /// Accepts the request that the runs of tests belong to.
 pub(crate) fn accept(store: &dyn Store) {
+    accept_at(store, 0);
+}
+
+/// The same, at a time in milliseconds since the Unix epoch.
+pub(crate) fn accept_at(store: &dyn Store, at: u64) {
     let body = RecordBody::Accepted(Box::new(accepted("p")));
-    store.append(&[Record { request: request(), sequence: 0, at: 0, body }]).expect("accepts");
+    store.append(&[Record { request: request(), sequence: 0, at, body }]).expect("accepts");
 }
 
 /// A request to run a pipeline.

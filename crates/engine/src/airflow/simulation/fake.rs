@@ -28,7 +28,7 @@ use tokio::{sync::mpsc, time::sleep};
 use self::course::Course;
 use super::now;
 use crate::airflow::{
-    deploy::{self, Change, Destination, Leftover, Placed},
+    deploy::{self, Change, Destination, Found, Leftover, Placed, View},
     told::Told,
 };
 
@@ -274,6 +274,7 @@ fn dag(dag_id: &str, tag: &str) -> Dag {
         bundle_name: Some("fake".into()),
         bundle_version: None,
         last_parsed_time: None,
+        description: None,
         tags: vec![dagwright_compiler::TAG.into(), tag.into()],
     }
 }
@@ -542,8 +543,25 @@ impl Airflow for Handle {
     }
 }
 
+/// What lies where it reads DAGs, to those who ask: each DAG is a file of its own, so nobody needs to.
+struct Nothing;
+
+impl View for Nothing {
+    fn names(&self) -> std::result::Result<BTreeSet<String>, deploy::Error> {
+        Ok(BTreeSet::new())
+    }
+
+    fn read(&self, names: BTreeSet<String>) -> std::result::Result<BTreeMap<String, Found>, deploy::Error> {
+        Ok(names.into_iter().map(|name| (name, Found::Absent)).collect())
+    }
+}
+
 impl Destination for Handle {
-    fn put(&self, change: &Change) -> std::result::Result<Placed, deploy::Error> {
+    fn update(
+        &self,
+        draft: &mut dyn FnMut(&dyn View) -> std::result::Result<Change, deploy::Error>,
+    ) -> std::result::Result<Placed, deploy::Error> {
+        let change = draft(&Nothing)?;
         let mut state = self.0.state();
         let before = state.files.clone();
         for (dag_id, files) in &change.dags {
