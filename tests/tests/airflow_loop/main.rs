@@ -30,6 +30,11 @@ fn story(world: &mut World, major: u32) {
     steps::a_run_that_somebody_starts_is_followed(world);
     steps::a_cleared_run_is_followed_anew(world);
     steps::a_daemon_that_was_killed_goes_on(world);
+    steps::all_dags_go_to_one_loader(world, major);
+    if major == 2 {
+        // What follows is seen with both layouts.
+        steps::all_dags_go_back_to_files(world);
+    }
     steps::an_airflow_that_is_away_is_waited_for(world);
     faults::a_call_that_is_lost_is_made_again(world);
     faults::credentials_that_are_no_longer_taken_are_renewed(world, major);

@@ -115,6 +115,76 @@ pub(crate) fn a_daemon_that_was_killed_goes_on(world: &mut World) {
     assert_eq!(world.query("select count(*), count(distinct _dagwright_run_id) from public.killed"), "1500|3");
 }
 
+/// All DAGs go to one loader, where they are the same DAGs; a change of one is none of the others, and a plan that cannot be
+/// read harms no other.
+pub(crate) fn all_dags_go_to_one_loader(world: &mut World, major: u32) {
+    let before = world.dag("killed");
+    world.lay_out("loader");
+    let is_loaded = async |world: &World, dag_id: &str| {
+        let dag = world.client.dag(dag_id).await?;
+        let is_loaded = dag.fileloc.as_deref().is_some_and(|file| file.ends_with("/dagwright_loader.py"));
+        Ok(Some(dag).filter(|dag| is_loaded && dag.is_active))
+    };
+    for dag_id in ["copied", "killed"] {
+        let moved = world.until("a DAG of the loader", async || is_loaded(world, dag_id).await);
+        assert!(moved.dag_id != "killed" || moved.tags == before.tags, "it has another plan: {moved:?}");
+    }
+    // Its versions; 2.11 has none. From the loader it is another file, and so one version more.
+    let versions = |world: &World| if major == 3 { world.versions("killed") } else { Vec::new() };
+    let moved = versions(world);
+
+    // A new pipeline, a changed one, and the same again.
+    let file = world.rows("loaded.csv", 0, 300);
+    for (id, pipeline) in [("loaded", "loaded"), ("loaded anew", "loaded"), ("killed in the loader", "killed")] {
+        let file = if pipeline == "killed" { world.workspace.path("more.csv") } else { file.clone() };
+        let mut spec = world.spec(pipeline, &file);
+        if id == "loaded anew" {
+            spec["description"] = json!("It changed.");
+        }
+        world.request(id, &json!({ "spec": spec }));
+        world.told(id, "run.succeeded");
+        let now = versions(world);
+        assert_eq!(now.len(), moved.len(), "{id} is no change of another: {moved:?}, {now:?}, {:?}", world.dag("killed"));
+    }
+    assert_eq!(world.query("select count(*), count(distinct _dagwright_run_id) from public.loaded"), "600|2");
+
+    if major == 2 {
+        // A plan file is torn where Airflow reads it, which a folder lets happen.
+        let plan_file = world.plan_file("loaded");
+        std::fs::write(&plan_file, "{").expect("written");
+        let mut spec = world.spec("copied", &world.workspace.path("in.csv"));
+        spec["description"] = json!("It changed too.");
+        world.request("beside a torn plan", &json!({ "spec": spec }));
+        world.told("beside a torn plan", "run.succeeded");
+        let stands_in = world.dag("loaded");
+        assert!(stands_in.is_active && stands_in.tags.contains(&"dagwright-unreadable".to_owned()), "{stands_in:?}");
+        assert!(stands_in.description.as_deref().is_some_and(|text| text.starts_with("DW0120: ")), "{stands_in:?}");
+        // The next request for it writes it anew.
+        world.request("mended", &json!({ "spec": world.spec("loaded", &file) }));
+        world.told("mended", "run.succeeded");
+        assert!(!world.dag("loaded").tags.contains(&"dagwright-unreadable".to_owned()));
+    }
+}
+
+/// All DAGs go back to files of their own.
+pub(crate) fn all_dags_go_back_to_files(world: &mut World) {
+    world.lay_out("file");
+    let file = world.workspace.path("loaded.csv");
+    // Airflow's version is known from the first deployment on, by which their files can be compiled.
+    let mut spec = world.spec("loaded", &file);
+    spec["description"] = json!("It goes back.");
+    world.request("back", &json!({ "spec": spec }));
+    world.told("back", "run.succeeded");
+    for dag_id in ["copied", "killed", "loaded"] {
+        let file = format!("/{dag_id}.py");
+        world.until("a DAG of its own file", async || {
+            let dag = world.client.dag(dag_id).await?;
+            let is_own = dag.fileloc.as_deref().is_some_and(|path| path.ends_with(&file));
+            Ok(Some(()).filter(|()| is_own && dag.is_active))
+        });
+    }
+}
+
 /// Airflow is taken away before a plan is deployed; what was asked for is done when it is back.
 pub(crate) fn an_airflow_that_is_away_is_waited_for(world: &mut World) {
     world.airflow.stop();

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dagwright_airflow::{Airflow as _, Client, Credentials, DagVersion, Run, RunFilter, Secret, Settings, Span};
+use dagwright_airflow::{Airflow as _, Client, Credentials, Dag, DagVersion, Run, RunFilter, Secret, Settings, Span};
 use dagwright_tests::{
     Postgres, Workspace,
     airflow::Airflow,
@@ -81,6 +81,9 @@ impl World {
             ("DAGWRIGHT_FEEDBACK_URL", &feedback),
             ("DAGWRIGHT_FEEDBACK_SECRET", SECRET),
             ("DAGWRIGHT_FEEDBACK_SPOOL", &spool),
+            // 2.11 else runs what it stored of a DAG up to 30 s before, whatever it shows of it.
+            ("AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL", "1"),
+            ("AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL", "1"),
         ];
         let anchored = [
             ("DAGWRIGHT__ENGINE__KIND", "airflow"),
@@ -160,6 +163,15 @@ impl World {
     pub(crate) fn start_daemon(&mut self) {
         let variables = self.variables();
         self.daemon = Some(Daemon::logged(&self.workspace, &variables, &[]));
+    }
+
+    /// Starts the daemon anew, with another layout of DAGs.
+    pub(crate) fn lay_out(&mut self, layout: &str) {
+        const KEY: &str = "DAGWRIGHT__AIRFLOW__DEPLOY__LAYOUT";
+        self.kill_daemon();
+        self.variables.retain(|(key, _)| key != KEY);
+        self.variables.push((KEY.into(), layout.into()));
+        self.start_daemon();
     }
 
     /// Kills the daemon, as a crash would.
@@ -251,6 +263,16 @@ impl World {
     pub(crate) fn runs(&self, dag_id: &str) -> Vec<Run> {
         let filter = RunFilter { dag_id: Some(dag_id.into()), ..RunFilter::default() };
         self.runtime.block_on(self.client.runs(&filter, Span::first())).expect("runs").items
+    }
+
+    pub(crate) fn dag(&self, dag_id: &str) -> Dag {
+        self.runtime.block_on(self.client.dag(dag_id)).expect("a DAG")
+    }
+
+    /// The newest plan file of a DAG, in the folder that Airflow reads.
+    pub(crate) fn plan_file(&self, dag_id: &str) -> PathBuf {
+        let hash = self.dag(dag_id).tags.iter().find_map(|tag| tag.strip_prefix("plan ").map(str::to_owned));
+        self.airflow.dags().join(format!("{dag_id}.{}.plan.json", hash.expect("a plan's tag")))
     }
 
     pub(crate) fn versions(&self, dag_id: &str) -> Vec<DagVersion> {
