@@ -144,7 +144,12 @@ pub(crate) fn all_dags_go_to_one_loader(world: &mut World, major: u32) {
         world.request(id, &json!({ "spec": spec }));
         world.told(id, "run.succeeded");
         let now = versions(world);
-        assert_eq!(now.len(), moved.len(), "{id} is no change of another: {moved:?}, {now:?}, {:?}", world.dag("killed"));
+        assert_eq!(
+            now.len(),
+            moved.len(),
+            "{id} is no change of another: {moved:?}, {now:?}, {:?}",
+            world.dag("killed")
+        );
     }
     assert_eq!(world.query("select count(*), count(distinct _dagwright_run_id) from public.loaded"), "600|2");
 

@@ -301,6 +301,7 @@ impl Worker {
     async fn wait(&self, waiting: &mut Waiting, outcomes: &mut Outcomes) {
         let (mut pause, longest) = LOOKS;
         let mut answered = Duration::ZERO;
+        let mut sights = self.latest.sights();
         let mut parsed: Option<Instant> = None;
         loop {
             // A later order counts from when it is written.
@@ -318,6 +319,11 @@ impl Worker {
                 Err(error) if can_wait(&error) => {}
                 // Asked again it says the same.
                 Err(error) => return waiting.fail(&called(&error), outcomes),
+            }
+            let now = self.latest.sights();
+            if std::mem::replace(&mut sights, now) != now {
+                // It parses what is ours, and these have their turn: of a thousand new files each takes a while.
+                answered = Duration::ZERO;
             }
             if waiting.is_over() || answered >= self.patience {
                 return;

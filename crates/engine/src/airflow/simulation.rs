@@ -48,10 +48,11 @@ const SEEDS: u64 = 40;
 const PATIENCE: Duration = Duration::from_hours(24 * 5);
 
 /// What Airflow does when nobody disturbs it.
-const CALM: Habits = Habits { refuses: 0, loses: 0, silent: 0, fails: 0, longest: Duration::from_mins(5) };
+const CALM: Habits =
+    Habits { refuses: 0, loses: 0, silent: 0, fails: 0, longest: Duration::from_mins(5), parses: Duration::ZERO };
 
 /// What it does at its worst.
-const WILD: Habits = Habits { refuses: 5, loses: 5, silent: 20, fails: 12, longest: Duration::from_mins(5) };
+const WILD: Habits = Habits { refuses: 5, loses: 5, silent: 20, fails: 12, ..CALM };
 
 /// A daemon's part in it, with the Airflow that it calls.
 struct World {
@@ -253,6 +254,16 @@ fn runs_end_as_airflow_says_when_nothing_is_told() {
         let mut world = World::start(2, Habits { silent: 100, fails: 20, ..CALM }, 20);
         let ends = world.end().await;
         world.check(&ends, 0);
+    });
+}
+
+#[test]
+fn an_airflow_that_parses_one_after_the_other_is_waited_for() {
+    simulate(async {
+        // The last of them is shown long after the patience of the first is over.
+        let mut world = World::start(9, Habits { parses: Duration::from_mins(2), ..CALM }, 60);
+        let ends = world.end().await;
+        assert!(ends.values().all(|status| *status == Status::Succeeded), "{ends:?}");
     });
 }
 

@@ -2,14 +2,21 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use dagwright_model::id::PlanHash;
 
 /// The newest of each DAG, since the process started.
 #[derive(Debug, Default)]
-pub(super) struct Latest(Mutex<HashMap<String, State>>);
+pub(super) struct Latest {
+    states: Mutex<HashMap<String, State>>,
+    /// How often Airflow was seen to show a plan anew.
+    sights: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -50,6 +57,12 @@ impl Latest {
 
     pub(super) fn see(&self, dag_id: &str, hash: &PlanHash) {
         self.states().entry(dag_id.to_owned()).or_default().seen = Some(hash.clone());
+        self.sights.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns a number that grows whenever Airflow is seen to show a plan, whoever waits for it.
+    pub(super) fn sights(&self) -> u64 {
+        self.sights.load(Ordering::Relaxed)
     }
 
     pub(super) fn unsee(&self, dag_id: &str) {
@@ -59,6 +72,6 @@ impl Latest {
     }
 
     fn states(&self) -> MutexGuard<'_, HashMap<String, State>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,7 +23,10 @@ use dagwright_airflow::{
 use dagwright_model::{code::Code, task::Counts};
 use fastrand::Rng;
 use serde_json::{Map, Value, json};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{sleep, timeout},
+};
 
 use self::course::Course;
 use super::now;
@@ -51,6 +54,8 @@ pub(crate) struct Habits {
     pub(crate) fails: u8,
     /// The longest that a try takes.
     pub(crate) longest: Duration,
+    /// How long it parses a file.
+    pub(crate) parses: Duration,
 }
 
 /// An Airflow, and the place that it reads DAGs from.
@@ -59,6 +64,8 @@ pub(crate) struct Fake {
     tasks: Vec<String>,
     state: Mutex<State>,
     told: mpsc::Sender<Told>,
+    /// That it parses soon.
+    wish: Arc<Notify>,
 }
 
 struct State {
@@ -118,14 +125,20 @@ impl Fake {
             asked: BTreeMap::new(),
         };
         let tasks = tasks.iter().map(|task| (*task).to_owned()).collect();
-        let fake = Arc::new(Self { habits, tasks, state: Mutex::new(state), told });
+        let fake = Arc::new(Self { habits, tasks, state: Mutex::new(state), told, wish: Arc::default() });
         let parser = Arc::downgrade(&fake);
         tokio::spawn(async move {
             while let Some(fake) = parser.upgrade() {
-                let parse = |state: &mut State| state.parsed = state.files.clone();
-                parse(&mut fake.state());
+                let (wish, pause) = (fake.wish.clone(), fake.habits.parses);
+                let news = fake.state().news();
                 drop(fake);
-                sleep(PARSES_EVERY).await;
+                for (dag_id, tag) in news {
+                    sleep(pause).await;
+                    let Some(fake) = parser.upgrade() else { return };
+                    fake.state().parsed.insert(dag_id, tag);
+                }
+                // Its own time comes, or somebody wishes it.
+                let _ = timeout(PARSES_EVERY, wish.notified()).await;
             }
         });
         (fake, heard)
@@ -216,6 +229,16 @@ async fn heeded<T: Send + 'static>(call: impl Future<Output = T> + Send + 'stati
 
 fn not_asked<T>(call: &'static str) -> Result<T> {
     Err(Error::BadCall { call: Subject::bare(call), reason: "the engine does not call it" })
+}
+
+// === impl State ===
+
+impl State {
+    /// Returns the files that it has not parsed as they are.
+    fn news(&self) -> Vec<(String, String)> {
+        let is_news = |(dag_id, tag): &(&String, &String)| self.parsed.get(*dag_id) != Some(*tag);
+        self.files.iter().filter(is_news).map(|(dag_id, tag)| (dag_id.clone(), tag.clone())).collect()
+    }
 }
 
 // === impl FakeRun ===
@@ -386,11 +409,11 @@ impl Airflow for Handle {
     }
 
     async fn reparse(&self, _: &str) -> Result<()> {
-        let parse = |state: &mut State| {
-            state.parsed = state.files.clone();
+        let wish = |_: &mut State| {
+            self.0.wish.notify_one();
             Ok(())
         };
-        self.0.answer("reparse", parse).await
+        self.0.answer("reparse", wish).await
     }
 
     async fn dag_versions(&self, _: &str, _: Span) -> Result<Page<DagVersion>> {
