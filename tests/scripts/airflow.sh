@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A throwaway Airflow for tests, on a free loopback port: one scheduler with its own executor, no triggerer, no examples.
+# A throwaway Airflow for tests, on a free loopback port: one scheduler with its own executor, no examples, and a
+# triggerer only where TRIGGERER is set.
 #
 #   airflow.sh start DIR VERSION DATABASE [OWNER_PID]   prints {"url": …, "password": …} once its scheduler and DAG processor are alive
 #   airflow.sh stop DIR                                 stops it; the data stays
@@ -176,6 +177,7 @@ start() {
     else
         launch dag-processor
         launch api-server --host 127.0.0.1 --port "$port"
+        [[ -z ${TRIGGERER:-} ]] || launch triggerer --skip-serve-logs
         await_health /api/v2/monitor/health metadatabase scheduler dag_processor
     fi
     printf '{"url": "http://127.0.0.1:%s", "password": "%s"}\n' "$port" "$(<"$dir/secret")"

@@ -9,7 +9,7 @@ use dagwright_model::{
     id::{Name, PlanHash},
     message::Role,
     plan::{Plan, PlannedTask},
-    spec::{Param, ParamType, Schedule},
+    spec::{Alerts, Param, ParamType, Schedule},
     task::{Output, Work, WriteStrategy},
     units::Span,
 };
@@ -46,6 +46,12 @@ pub(crate) struct Dag<'a> {
     pub(crate) start_date: Day<'a>,
     pub(crate) catchup: bool,
     pub(crate) dagrun_timeout_ms: Option<u64>,
+    /// As long, but from when a run was queued, and only told: for Airflows that have deadlines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deadline_ms: Option<u64>,
+    /// Who is told what by Airflow.
+    #[serde(skip_serializing_if = "Alerts::is_empty")]
+    pub(crate) alerts: Alerts,
     pub(crate) max_active_runs: u32,
     /// Whoever deploys it wants it to run; whoever pauses it later is heard.
     pub(crate) is_paused_upon_creation: bool,
@@ -127,6 +133,8 @@ impl<'a> Dag<'a> {
             },
             catchup: cron.is_some_and(|it| it.catchup),
             dagrun_timeout_ms: plan.deadline.map(bounded),
+            deadline_ms: plan.deadline.map(bounded),
+            alerts: alerts(&plan.alerts),
             max_active_runs: plan.airflow.max_active_runs,
             is_paused_upon_creation: false,
             tags: tags(plan, hash),
@@ -151,6 +159,12 @@ impl<'a> Dag<'a> {
 
 fn bounded(span: Span) -> u64 {
     span.min(SPAN_MAX).0
+}
+
+/// Returns the connections as Airflow's database takes them, which holds those that deadlines tell.
+fn alerts(alerts: &Alerts) -> Alerts {
+    let names = |connections: &[String]| connections.iter().map(|name| without_controls(name)).collect();
+    Alerts { on_failure: names(&alerts.on_failure), on_deadline: names(&alerts.on_deadline) }
 }
 
 /// Returns a text as every database takes it: PostgreSQL refuses NUL, and with it all DAGs of the file.

@@ -128,6 +128,10 @@ fn bounds(plan: &Plan) -> String {
     if let Some(deadline) = plan.deadline {
         text.push_str(&format!("- deadline of a run: {deadline}\n"));
     }
+    let told = [("failed", &plan.alerts.on_failure), ("missed its deadline", &plan.alerts.on_deadline)];
+    for (what, connections) in told.into_iter().filter(|(_, connections)| !connections.is_empty()) {
+        text.push_str(&format!("- told of a run that {what}: {}\n", list(connections.iter().map(|it| code(it)))));
+    }
     text.push_str(&format!("- retries of a task: {}, the first after {}\n", plan.retries.max, plan.retries.backoff));
     let change = match plan.schema_change {
         SchemaChange::None => "none",

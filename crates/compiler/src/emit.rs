@@ -6,7 +6,7 @@ pub(crate) mod python;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dagwright_model::id::PlanHash;
+use dagwright_model::{id::PlanHash, spec::Alerts};
 use serde_json::Value;
 
 use self::python::{Argument, Expr, Identifier, text_block};
@@ -18,8 +18,11 @@ use crate::{
 /// The package with our operators.
 const OPERATORS_MODULE: &str = "dagwright_airflow";
 
+/// What tells people of a run that failed.
+const NOTIFIER: Import = Import { module: "dagwright_airflow.alerts", name: "DagwrightNotifier" };
+
 /// Names that the DAG file uses itself, which no task's variable may hide.
-const RESERVED: [&str; 2] = ["midnight", "timedelta"];
+const RESERVED: [&str; 3] = ["deadline", "midnight", "timedelta"];
 
 /// What differs between targets.
 struct Dialect {
@@ -27,6 +30,8 @@ struct Dialect {
     param: Import,
     timetable: Import,
     asset: Import,
+    /// What makes a deadline of a span, where Airflow may have such a thing.
+    deadline: Option<Import>,
     /// The value that makes pauses between tries double, and where its name comes from if it has one.
     retry_exponential_backoff: (Expr, Option<Import>),
 }
@@ -95,6 +100,8 @@ fn imports(dag: &Dag<'_>, dialect: &Dialect) -> String {
         needed.push(dialect.asset);
     }
     needed.extend(dialect.retry_exponential_backoff.1);
+    needed.extend(dialect.deadline.filter(|_| dag.deadline_ms.is_some()));
+    needed.extend((!dag.alerts.is_empty()).then_some(NOTIFIER));
     needed.push(Import { module: OPERATORS_MODULE, name: "midnight" });
     needed.extend(dag.tasks.iter().map(|task| Import { module: OPERATORS_MODULE, name: task.operator }));
     let mut modules: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -135,15 +142,32 @@ fn dag_arguments(dag: &Dag<'_>, dialect: &Dialect) -> Vec<Argument> {
     if let Some(timeout) = dag.dagrun_timeout_ms {
         arguments.push((Some("dagrun_timeout"), timedelta(timeout)));
     }
+    if let (Some(deadline), Some(import)) = (dag.deadline_ms, dialect.deadline) {
+        let arguments_of = vec![(None, timedelta(deadline)), (None, texts(&dag.alerts.on_deadline))];
+        arguments.push((None, Expr::name(import.name).call(arguments_of).unpacked()));
+    }
+    if !dag.alerts.is_empty() {
+        arguments.push((Some("on_failure_callback"), notifier(&dag.alerts)));
+    }
     arguments.push((Some("max_active_runs"), Expr::Int(dag.max_active_runs.into())));
     arguments.push((Some("is_paused_upon_creation"), Expr::Bool(dag.is_paused_upon_creation)));
-    arguments.push((Some("tags"), Expr::List(dag.tags.iter().map(Expr::text).collect())));
+    arguments.push((Some("tags"), texts(&dag.tags)));
     if !dag.params.is_empty() {
         let params = dag.params.iter().map(|(name, param)| (Expr::text(name.as_str()), param_call(param, dialect)));
         arguments.push((Some("params"), Expr::Dict(params.collect())));
     }
     arguments.push((Some("default_args"), default_args(&dag.default_args, dialect)));
     arguments
+}
+
+fn texts(texts: &[String]) -> Expr {
+    Expr::List(texts.iter().map(Expr::text).collect())
+}
+
+fn notifier(alerts: &Alerts) -> Expr {
+    let told = [("on_failure", &alerts.on_failure), ("on_deadline", &alerts.on_deadline)];
+    let arguments = told.into_iter().filter(|(_, told)| !told.is_empty());
+    Expr::name(NOTIFIER.name).call(arguments.map(|(keyword, told)| (Some(keyword), texts(told))).collect())
 }
 
 fn schedule(trigger: Option<&Trigger<'_>>, dialect: &Dialect) -> Expr {

@@ -81,6 +81,7 @@ fn frame(old: &Plan, new: &Plan) -> Vec<Change> {
     compare("retries", json!(old.retries), json!(new.retries), Risk::Low);
     compare("deadline", json!(old.deadline), json!(new.deadline), Risk::Low);
     compare("airflow", json!(old.airflow), json!(new.airflow), Risk::Low);
+    compare("alerts", json!(old.alerts), json!(new.alerts), Risk::Low);
     compare("owner", json!(old.owner), json!(new.owner), Risk::Low);
     compare("description", json!(old.description), json!(new.description), Risk::Low);
     compare("tags", json!(old.tags), json!(new.tags), Risk::Low);

@@ -117,6 +117,7 @@ impl Exit {
             | Code::DagUnseen
             | Code::RunLost
             | Code::RunStopped
+            | Code::AlertNotSent
             | Code::Internal => Self::Failed,
         }
     }

@@ -174,6 +174,7 @@ codes! {
     DagUnseen = 914, BadSpec, "Airflow does not show a DAG that was deployed";
     RunLost = 915, DataError, "Airflow no longer has a run";
     RunStopped = 916, Cancelled, "Airflow ended a run in which no task failed";
+    AlertNotSent = 930, BadSpec, "an alert could not be sent";
 }
 
 // === impl Code ===

@@ -13,7 +13,7 @@ use crate::{
     id::{Name, PlanHash, TaskId},
     message::{Cost, Role},
     schema::Column,
-    spec::{Airflow, Param, Policy, Retries, Schedule, SchemaChange},
+    spec::{Airflow, Alerts, Param, Policy, Retries, Schedule, SchemaChange},
     task::TaskSpec,
     units::Span,
 };
@@ -50,6 +50,9 @@ pub struct Plan {
     pub retries: Retries,
     /// What goes to Airflow as it is.
     pub airflow: Airflow,
+    /// Whom Airflow tells of a run that went wrong; left out of the hash where it is nobody, as it was not always there.
+    #[serde(default, skip_serializing_if = "Alerts::is_empty")]
+    pub alerts: Alerts,
     /// The connections it uses, and what they mean.
     pub connections: BTreeMap<Name, Identity>,
     /// The tasks, in an order where each follows what it depends on.

@@ -27,8 +27,9 @@ use serde::{Deserialize, Serialize};
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use document::{
-    Airflow, Approval, Compression, CsvOptions, Encoding, FileFormat, GateRule, Interval, LossyCast, Mask, Objective,
-    OnFail, OnMissing, Param, ParamType, Policy, Ragged, Retries, SchemaChange, SinkMode, Step, WriteOptions,
+    Airflow, Alerts, Approval, Compression, CsvOptions, Encoding, FileFormat, GateRule, Interval, LossyCast, Mask,
+    Objective, OnFail, OnMissing, Param, ParamType, Policy, Ragged, Retries, SchemaChange, SinkMode, Step,
+    WriteOptions,
 };
 pub use normalize::sql::replace_binds;
 
@@ -83,6 +84,9 @@ pub struct Spec {
     pub retries: Retries,
     /// What goes to Airflow as it is.
     pub airflow: Airflow,
+    /// Whom Airflow tells of a run that went wrong; left out of the hash where it is nobody, as it was not always there.
+    #[serde(default, skip_serializing_if = "Alerts::is_empty")]
+    pub alerts: Alerts,
 }
 
 /// One source.

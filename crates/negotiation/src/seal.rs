@@ -57,6 +57,7 @@ pub fn seal(case: Case<'_>, combination: &Combination) -> Plan {
         policy: spec.policy,
         retries: spec.retries,
         airflow: spec.airflow.clone(),
+        alerts: spec.alerts.clone(),
         connections: draft.connections(),
         tasks,
         choices: combination.choices.clone(),

@@ -12,7 +12,7 @@ use dagwright_model::{
         Accepted, ApprovalNeeded, Cancelled, Decision, Ended, FactRecorded, Ingress, PipelineChanged, PipelineStatus,
         PlanSealed, Purpose, Record, RecordBody, RunEnded, RunStarted,
     },
-    spec::{Airflow, Policy, Retries, SchemaChange},
+    spec::{Airflow, Alerts, Policy, Retries, SchemaChange},
     task::{Counts, Problem, Status},
 };
 
@@ -507,6 +507,7 @@ fn plan(description: &str) -> Plan {
         policy: Policy::default(),
         retries: Retries::default(),
         airflow: Airflow::default(),
+        alerts: Alerts::default(),
         connections: Default::default(),
         tasks: Vec::new(),
         choices: Vec::new(),

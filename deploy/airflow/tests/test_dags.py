@@ -1,7 +1,7 @@
 """Whole DAG runs of the compiler's goldens, with the fake in place of `dagwright-task`."""
 
 import pytest
-from airflows import dag_bag
+from airflows import dag_bag, without_deadline
 from conftest import AIRFLOW_MAJOR, DAGS
 
 from dagwright_airflow.run import generation
@@ -17,6 +17,7 @@ def dags():
     bag = dag_bag(DAGS)
     assert not bag.import_errors
     for dag in bag.dags.values():
+        without_deadline(dag)
         for task in dag.tasks:
             # A task that fails against expectation must not keep `dag.test()` waiting for its next try.
             if hasattr(task, "partial_kwargs"):

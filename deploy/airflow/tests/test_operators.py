@@ -98,9 +98,13 @@ def test_the_daemons_secret_reaches_no_task(fake, daemon):
 )
 def test_exit_codes_retry_or_fail(fake, exit_code, problem, retried, message):
     fake.plays(events=[outcome(status="failed", problem=problem)], exit=exit_code)
+    pushed = {}
     with pytest.raises(AirflowException, match=message) as raised:
-        execute(load())
+        execute(load(), pushed=pushed)
     assert isinstance(raised.value, AirflowFailException) is not retried
+    # Of its reason the code alone is left for who tells people.
+    code = "DW0401" if problem else "DW0603" if exit_code in (101, -9) else None
+    assert pushed == ({"dagwright_code": code} if code else {})
 
 
 @pytest.mark.parametrize("events", [[], ["junk"], [outcome(status="failed")]])

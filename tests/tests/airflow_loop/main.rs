@@ -44,5 +44,6 @@ fn story(world: &mut World, major: u32) {
     steps::a_dag_that_was_deleted_by_hand_comes_back(world);
     steps::an_airflow_that_forgot_everything_is_told_again(world);
     steps::what_is_away_is_waited_for_until_somebody_cancels(world);
+    steps::a_missed_deadline_is_told(world, major);
     steps::a_pipeline_rests_and_goes(world);
 }

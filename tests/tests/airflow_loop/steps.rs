@@ -236,9 +236,11 @@ pub(crate) fn a_dag_that_was_deleted_by_hand_comes_back(world: &mut World) {
 }
 
 /// A source that went away fails the run; that is helped by clearing it later, until somebody wants no more of it.
+/// Those whom its spec names are told of it meanwhile.
 pub(crate) fn what_is_away_is_waited_for_until_somebody_cancels(world: &mut World) {
     let file = world.rows("away.csv", 0, 10);
-    let spec = world.spec("away", &file);
+    let mut spec = world.spec("away", &file);
+    spec["alerts"] = json!({ "on_failure": ["ops", "nowhere"] });
     world.request("there", &json!({ "spec": spec }));
     world.told("there", "run.succeeded");
     // Nothing is negotiated anew where Airflow runs it by itself.
@@ -259,12 +261,41 @@ pub(crate) fn what_is_away_is_waited_for_until_somebody_cancels(world: &mut Worl
     let helped = |event: &Value| event["data"]["request_id"] == request && event["type"] == type_of("remedy.applied");
     let remedy = world.event("a remedy", helped);
     assert_eq!(remedy["data"]["error"]["code"], "DW0301", "{remedy}");
+    let alert = world.alert("away");
+    assert_eq!((&alert["kind"], &alert["dag_run_id"]), (&json!("run_failed"), &json!("without-its-source")));
+    // In 3.0 callbacks are told of no code.
+    let code = if world.version.starts_with("3.0.") { Value::Null } else { json!("DW0301") };
+    assert_eq!(alert["failed_tasks"], json!([{ "task_id": "load_sink", "map_index": -1, "error": { "code": code } }]));
+    let pipeline = format!("{}/api/v1/pipelines/away", world.daemon_url());
+    assert_eq!(alert["explain_url"], pipeline.as_str(), "nobody requested it");
     let id = request.as_str().expect("an id");
     world.daemon().run(&world.workspace, &["cancel", id]).expect(0);
     let cancelled = |event: &Value| event["data"]["request_id"] == request && event["type"] == type_of("run.cancelled");
     world.event("the end of a cancelled run", cancelled);
     let explained = world.daemon().run(&world.workspace, &["explain", id]);
     assert!(explained.expect(0).stdout.contains("the tasks that failed were to run again"), "{}", explained.stdout);
+}
+
+/// A run that takes longer than its deadline is ended, and those who wait for it are told.
+pub(crate) fn a_missed_deadline_is_told(world: &mut World, major: u32) {
+    let file = world.rows("late.csv", 0, 10);
+    let mut spec = world.spec("late", &file);
+    // Its task waits for ever, as there is no such pool.
+    spec["airflow"] = json!({ "pool": "nobody" });
+    spec["goals"] = json!({ "deadline": "2s" });
+    spec["alerts"] = json!({ "on_deadline": ["ops"] });
+    world.request("late", &json!({ "spec": spec }));
+    let alert = world.alert("late");
+    let failed = world.told("late", "run.failed");
+    let run_id = format!("dagwright__{}", failed["data"]["request_id"].as_str().expect("an id"));
+    assert_eq!(alert["dag_run_id"], run_id.as_str());
+    // 3.0 has no deadlines either.
+    if major == 2 || world.version.starts_with("3.0.") {
+        assert_eq!((&alert["kind"], &alert["reason"]), (&json!("run_failed"), &json!("timed_out")));
+    } else {
+        assert_eq!(alert["kind"], "deadline_missed");
+        assert!(alert["deadline"].is_string(), "{alert}");
+    }
 }
 
 /// A pipeline that is paused rests in Airflow; one that is deleted is gone from where Airflow reads DAGs.

@@ -16,6 +16,7 @@ use dagwright_tests::{
     events,
     kafka::{self, Kafka, Record},
     line::Line,
+    receiver::{Post, Receiver},
 };
 use serde_json::{Value, json};
 
@@ -39,6 +40,10 @@ pub(crate) struct World {
     /// What the daemon calls Airflow through.
     pub(crate) line: Line,
     pub(crate) warehouse: String,
+    /// Airflow's.
+    pub(crate) version: String,
+    /// Where Airflow's connection `ops` leads.
+    alerts: Receiver,
     prefix: String,
     variables: Vec<(String, String)>,
     daemon: Option<Daemon>,
@@ -63,6 +68,9 @@ impl World {
             text(workspace.path("staging")),
             text(workspace.path("quarantine")),
         );
+        let alerts = Receiver::start(Receiver::nowhere(), |_, _| (204, ""));
+        let connection = json!({ "conn_type": "http", "host": format!("http://{}", alerts.address), "extra": { "endpoint": "/ops" } });
+        let connection = connection.to_string();
         let feedback = format!("http://127.0.0.1:{port}");
         let spool = text(workspace.path("spool"));
         let bundle = workspace.path("bundle");
@@ -79,6 +87,10 @@ impl World {
             ("DAGWRIGHT_QUARANTINE", &quarantine),
             ("DAGWRIGHT_CONN_WAREHOUSE", &warehouse),
             ("DAGWRIGHT_FEEDBACK_URL", &feedback),
+            ("DAGWRIGHT_URL", &feedback),
+            ("AIRFLOW_CONN_OPS", &connection),
+            // It tells of missed deadlines.
+            ("TRIGGERER", "1"),
             ("DAGWRIGHT_FEEDBACK_SECRET", SECRET),
             ("DAGWRIGHT_FEEDBACK_SPOOL", &spool),
             // 2.11 else runs what it stored of a DAG up to 30 s before, whatever it shows of it.
@@ -144,6 +156,8 @@ impl World {
             client,
             line,
             warehouse,
+            version: version.to_owned(),
+            alerts,
             prefix,
             variables,
             daemon: None,
@@ -184,6 +198,19 @@ impl World {
         self.daemon.as_ref().expect("a daemon")
     }
 
+    /// Returns where people find the daemon.
+    pub(crate) fn daemon_url(&self) -> String {
+        format!("http://{}", self.daemon().address)
+    }
+
+    /// Waits until Airflow's connection `ops` was told of a pipeline, and returns the first that it was told.
+    #[track_caller]
+    pub(crate) fn alert(&self, pipeline: &str) -> Value {
+        let of_pipeline = |post: &Post| post.path == "/ops" && post.json()["pipeline"] == pipeline;
+        let posts = self.alerts.until(|posts| posts.iter().any(of_pipeline));
+        posts.iter().find(|post| of_pipeline(post)).expect("an alert").json()
+    }
+
     /// Writes the rows `first..first + count` into a file of the workspace, and returns its path.
     pub(crate) fn rows(&self, file: &str, first: usize, count: usize) -> PathBuf {
         let rows: String = (first..first + count).map(|id| format!("{id},row {id}\n")).collect();
@@ -197,6 +224,8 @@ impl World {
             "source": { "uri": file },
             "sink": { "connection": "warehouse", "table": format!("public.{pipeline}"), "mode": "append" },
             "retries": { "max": 0, "backoff": "1s" },
+            // Airflow 3.1 and later make an alert of it, which must make no new version of the DAG.
+            "goals": { "deadline": "30m" },
         })
     }
 

@@ -8,7 +8,7 @@ use dagwright_model::{
     message::Cost,
     plan::{PLAN_VERSION, Plan},
     record::{Accepted, Followed, Ingress, PipelineStatus, Purpose, RecordBody},
-    spec::{Airflow, Approval, Policy, Retries, SchemaChange},
+    spec::{Airflow, Alerts, Approval, Policy, Retries, SchemaChange},
     task::Problem,
 };
 use dagwright_negotiation::session::Ending;
@@ -51,6 +51,7 @@ fn plan(approval: Approval, schema_change: SchemaChange) -> Plan {
         policy: Policy { approval, ..Policy::default() },
         retries: Retries::default(),
         airflow: Airflow::default(),
+        alerts: Alerts::default(),
         connections: Default::default(),
         tasks: Vec::new(),
         choices: Vec::new(),

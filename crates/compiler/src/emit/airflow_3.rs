@@ -13,6 +13,8 @@ pub(super) fn dialect() -> Dialect {
         // In 3.0 and 3.1 `airflow.sdk` has it not.
         timetable: Import { module: AUTHORING, name: "CronDataIntervalTimetable" },
         asset: Import { module: "airflow.sdk", name: "Asset" },
+        // 3.0 has none, and later ones have it in several places.
+        deadline: Some(Import { module: AUTHORING, name: "deadline" }),
         // A switch in 3.0 and 3.1, which take nothing else; then the factor itself, where `True` would never back off.
         retry_exponential_backoff: (Expr::name(backoff), Some(Import { module: AUTHORING, name: backoff })),
     }

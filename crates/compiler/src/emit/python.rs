@@ -38,6 +38,8 @@ pub(crate) enum Expr {
     Dict(Vec<(Expr, Expr)>),
     Attribute(Box<Expr>, &'static str),
     Call(Box<Expr>, Vec<Argument>),
+    /// `**mapping`, in the place of an argument.
+    Unpacked(Box<Expr>),
     /// `left >> right`
     Before(Box<Expr>, Box<Expr>),
 }
@@ -94,6 +96,11 @@ impl Expr {
         Self::Call(Box::new(self), arguments)
     }
 
+    /// Returns `**self`.
+    pub(crate) fn unpacked(self) -> Self {
+        Self::Unpacked(Box::new(self))
+    }
+
     /// Returns `self >> next`.
     pub(crate) fn before(self, next: Self) -> Self {
         Self::Before(Box::new(self), Box::new(next))
@@ -132,6 +139,7 @@ impl Expr {
                 let items = arguments.iter().map(|(keyword, value)| (keyword_prefix(*keyword), value));
                 broken(&format!("{callee}("), items, ")", indent)
             }
+            Self::Unpacked(mapping) => format!("**{}", mapping.render(indent, column + 2, after)),
             Self::Before(left, right) => {
                 let right = right.flat();
                 format!("{} >> {right}", left.render(indent, column, after + right.chars().count() + 4))
@@ -160,6 +168,7 @@ impl Expr {
             }
             Self::Attribute(object, name) => format!("{}.{name}", object.flat()),
             Self::Call(callee, arguments) => format!("{}({})", callee.flat(), flat_arguments(arguments)),
+            Self::Unpacked(mapping) => format!("**{}", mapping.flat()),
             Self::Before(left, right) => format!("{} >> {}", left.flat(), right.flat()),
         }
     }

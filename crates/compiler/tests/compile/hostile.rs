@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::plans;
 
 /// How many texts [`plan`] takes.
-pub(crate) const TEXTS: usize = 16;
+pub(crate) const TEXTS: usize = 18;
 
 /// How many hostile plans are compiled for each target.
 const PLANS: usize = 200;
@@ -113,6 +113,8 @@ pub(crate) fn plan(texts: &[String]) -> Plan {
     plan.tags = vec![next()];
     plan.airflow.pool = next();
     plan.spec_hash = next();
+    plan.alerts.on_failure = vec![next()];
+    plan.alerts.on_deadline = vec![next()];
     let region = plan.params.get_mut("region").unwrap();
     region.default = Some(json!({ "a": next() }));
     region.allowed = Some(vec![json!([next()])]);
@@ -144,6 +146,7 @@ fn texts_stay_texts() {
                 "default": plan.params["region"].default, "enum": plan.params["region"].allowed,
                 "task_ids": plan.tasks.iter().map(|task| &task.spec.id).collect::<Vec<_>>(),
                 "plan_file": sealed.name,
+                "on_failure": [shown(&plan.alerts.on_failure[0])], "on_deadline": [shown(&plan.alerts.on_deadline[0])],
             });
             fs::write(folder.path().join(format!("{name}.{target}.expected")), canonical::to_pretty(&values)).unwrap();
             fs::write(folder.path().join(&sealed.name), sealed.bytes).unwrap();

@@ -11,9 +11,9 @@ use dagwright_model::{
     plan::{Choice, PLAN_VERSION, Plan, PlannedTask, Rejected},
     schema::{Column, DataType},
     spec::{
-        Airflow, AssetSchedule, CronSchedule, Encoding, FileFormat, GateRule, Locator, LossyCast, OnFail, OnMissing,
-        OrderBy, Param, ParamType, Policy, QualityGate, Ragged, Retries, Schedule, SchemaChange, SinkMode, Step,
-        TableName, WriteOptions,
+        Airflow, Alerts, AssetSchedule, CronSchedule, Encoding, FileFormat, GateRule, Locator, LossyCast, OnFail,
+        OnMissing, OrderBy, Param, ParamType, Policy, QualityGate, Ragged, Retries, Schedule, SchemaChange, SinkMode,
+        Step, TableName, WriteOptions,
     },
     task::{
         Input, Move, Output, Publish, SchemaEdit, SinkWrite, SourceRead, Split, SplitBy, TASK_VERSION, TaskSpec, Work,
@@ -214,6 +214,10 @@ pub(crate) fn scheduled() -> Plan {
         deadline: Some(Span(5_400_000)),
         retries: Retries { max: 5, backoff: Span(90_000) },
         airflow: Airflow { pool: "warehouse".into(), priority_weight: -2, max_active_runs: 3 },
+        alerts: Alerts {
+            on_failure: vec!["ops_slack".into(), "ops-mail".into()],
+            on_deadline: vec!["ops-mail".into()],
+        },
         connections,
         tasks: vec![load],
         choices: vec![choice(
@@ -268,6 +272,7 @@ pub(crate) fn hostile() -> Plan {
     )]);
     plan.airflow.pool = "no.pool-name_42".into();
     plan.deadline = Some(Span(u64::MAX));
+    plan.alerts = Alerts { on_failure: vec![evil("connection")], on_deadline: vec![] };
     plan.retries = Retries { max: u32::MAX, backoff: Span(u64::MAX) };
     for choice in &mut plan.choices {
         choice.subject = evil("subject");
@@ -331,6 +336,7 @@ fn plan(pipeline: &str) -> Plan {
         policy: Policy::default(),
         retries: Retries::default(),
         airflow: Airflow::default(),
+        alerts: Alerts::default(),
         connections: BTreeMap::new(),
         tasks: Vec::new(),
         choices: Vec::new(),

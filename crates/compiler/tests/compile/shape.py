@@ -5,6 +5,7 @@ For each <name>.<target>.py of the folder given first:
 - it imports only what a DAG file may import;
 - operators are given nothing but a task id, a plan, a timeout, a partition and assets, whose URIs hold nothing that
   means something to a template: so no text where Airflow sees templates;
+- those who are told of failures are given nothing but names;
 - the texts are found again, unchanged, where they belong;
 - doc_md names no file;
 - the plan file reads, its hash recomputed by the package's own reader, given second.
@@ -62,7 +63,8 @@ def check(path, benign, reader):
     )
     params = {key.value: call for key, call in zip(dag["params"].keys, dag["params"].values, strict=True)}
     region = {keyword.arg: keyword.value for keyword in params["region"].keywords}
-    operators = [node for node in ast.walk(block) if isinstance(node, ast.Call) and "Dagwright" in ast.dump(node.func)]
+    calls = [node for statement in block.body for node in ast.walk(statement) if isinstance(node, ast.Call)]
+    operators = [node for node in calls if "Dagwright" in ast.dump(node.func)]
     task_ids = []
     for call in operators:
         keywords = {keyword.arg: keyword.value for keyword in call.keywords}
@@ -80,7 +82,10 @@ def check(path, benign, reader):
         "enum": value(region["enum"]),
         "task_ids": task_ids,
         "plan_file": expected["plan_file"],
+        **{keyword.arg: value(keyword.value) for keyword in dag["on_failure_callback"].keywords},
     }
+    # Where it is `**deadline(…)`, those who are told are its second argument.
+    assert None not in dag or value(dag[None].args[1]) == expected["on_deadline"], "deadline"
     assert found == expected, f"texts: {found} != {expected}"
     assert ast.dump(ast.Constant(expected["plan_file"])) in ast.dump(tree), "plan file"
     assert shape(tree) == benign, "shape"

@@ -10,7 +10,9 @@ use dagwright_model::{
     message::{Cost, Role},
     plan::{PLAN_VERSION, Plan, PlannedTask},
     record::{Accepted, Ingress, Purpose, Record, RecordBody, RunStarted, TaskInstance},
-    spec::{Airflow, Locator, LossyCast, OnMissing, Policy, Ragged, Retries, SchemaChange, SinkMode, WriteOptions},
+    spec::{
+        Airflow, Alerts, Locator, LossyCast, OnMissing, Policy, Ragged, Retries, SchemaChange, SinkMode, WriteOptions,
+    },
     task::{
         Counts, Input, Move, Outcome, Output, Partition, PartitionRange, Problem, Publish, SinkCounts, SinkWrite,
         SourceRead, Split, SplitBy, Status, TASK_VERSION, TaskSpec, Work, WriteStrategy,
@@ -35,6 +37,7 @@ pub(crate) fn plan(tasks: Vec<PlannedTask>) -> Plan {
         policy: Policy::default(),
         retries: Retries::default(),
         airflow: Airflow::default(),
+        alerts: Alerts::default(),
         connections: BTreeMap::new(),
         tasks,
         choices: Vec::new(),

@@ -14,7 +14,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 pub use settings::{
-    Airflow, Approval, Goals, Interval, LossyCast, Objective, Policy, Retries, Schedule, ScheduleParts, SchemaChange,
+    Airflow, Alerts, Approval, Goals, Interval, LossyCast, Objective, Policy, Retries, Schedule, ScheduleParts,
+    SchemaChange,
 };
 pub use sink::{Compression, Dedupe, Sink, SinkMode, WriteOptions};
 pub use source::{Classified, CsvOptions, Encoding, FileFormat, Incremental, LagText, Mask, OnMissing, Ragged, Source};
@@ -79,6 +80,9 @@ pub struct Document {
     /// What goes to Airflow as it is.
     #[serde(default)]
     pub airflow: Airflow,
+    /// Whom Airflow tells of a run that went wrong.
+    #[serde(default)]
+    pub alerts: Alerts,
 }
 
 /// A label.

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 
 use super::{
-    DAG_ID_LENGTH_MAX, Goals, Source, Spec, Step, dag_id,
+    Alerts, DAG_ID_LENGTH_MAX, Goals, Source, Spec, Step, dag_id,
     document::Document,
     report::{Report, Site, did_you_mean, quoted},
     tree::Node,
@@ -67,6 +67,7 @@ pub(super) fn normalize(document: Document, tree: &Node, report: &mut Report) ->
         deadline: document.goals.deadline,
     };
     bounds(&goals, document.retries.backoff, &root, report);
+    alerts(&document.alerts, goals.deadline, &root.key("alerts"), report);
     let dag_id = dag_id(document.namespace.as_ref(), &document.pipeline);
     let schedule = schedule::normalize(document.schedule, &dag_id, &root.key("schedule"), report);
 
@@ -86,6 +87,7 @@ pub(super) fn normalize(document: Document, tree: &Node, report: &mut Report) ->
         policy: document.policy,
         retries: document.retries,
         airflow: document.airflow,
+        alerts: document.alerts,
     })
 }
 
@@ -111,6 +113,19 @@ fn bounds(goals: &Goals, backoff: Span, root: &Site<'_>, report: &mut Report) {
     if backoff > BACKOFF_MAX {
         let message = format!("{backoff} is more than {BACKOFF_MAX}");
         report.push(Code::SpecWrongType, &root.key("retries").key("backoff"), message, "");
+    }
+}
+
+fn alerts(alerts: &Alerts, deadline: Option<Span>, site: &Site<'_>, report: &mut Report) {
+    for (key, connections) in [("on_failure", &alerts.on_failure), ("on_deadline", &alerts.on_deadline)] {
+        for (index, connection) in connections.iter().enumerate().filter(|(i, it)| connections[..*i].contains(it)) {
+            let message = format!("{} stands there twice", quoted(connection));
+            report.push(Code::SpecConflict, &site.key(key).index(index), message, "keep one of them");
+        }
+    }
+    if !alerts.on_deadline.is_empty() && deadline.is_none() {
+        let hint = "add `goals: { deadline: 30m }`, or remove the key";
+        report.push(Code::SpecConflict, &site.key("on_deadline"), "there is no deadline to miss", hint);
     }
 }
 

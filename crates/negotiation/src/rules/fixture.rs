@@ -9,8 +9,8 @@ use dagwright_model::{
     message::Facts,
     schema::Column,
     spec::{
-        Airflow, CsvOptions, Encoding, FileFormat, Goals, Incremental, Lag, Locator, Objective, OnMissing, OrderBy,
-        Policy, Retries, Sink, SinkMode, Source, Spec, Step, WriteOptions,
+        Airflow, Alerts, CsvOptions, Encoding, FileFormat, Goals, Incremental, Lag, Locator, Objective, OnMissing,
+        OrderBy, Policy, Retries, Sink, SinkMode, Source, Spec, Step, WriteOptions,
     },
     units::ByteSize,
 };
@@ -197,6 +197,7 @@ fn spec(source: &Name, sink: &Name) -> Spec {
         policy: Policy::default(),
         retries: Retries::default(),
         airflow: Airflow::default(),
+        alerts: Alerts::default(),
     }
 }
 

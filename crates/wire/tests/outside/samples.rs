@@ -11,7 +11,7 @@ use dagwright_model::{
         PlanSealed, Purpose, Record, RecordBody, RetryScheduled, RunEnded, RunStarted, TaskEnded, TaskInstance,
         TaskStarted,
     },
-    spec::{Airflow, Policy, Retries, SchemaChange},
+    spec::{Airflow, Alerts, Policy, Retries, SchemaChange},
     task::{Counts, Outcome, Problem, SinkCounts, SourceCounts, Status},
 };
 
@@ -218,6 +218,7 @@ fn empty_plan() -> Plan {
         policy: Policy::default(),
         retries: Retries::default(),
         airflow: Airflow::default(),
+        alerts: Alerts::default(),
         connections: Default::default(),
         tasks: Vec::new(),
         choices: Vec::new(),

@@ -6,9 +6,12 @@ DAG files import from Airflow itself what it has had in one place since 3.0, or 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
     from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, get_parsing_context
 
     # What makes pauses between tries double.
@@ -35,11 +38,31 @@ else:
         # As in 3.1, and before.
         from airflow.timetables.interval import CronDataIntervalTimetable
 
+
+def deadline(span: timedelta, connections: Sequence[str]) -> dict[str, Any]:
+    """Return the argument that gives runs of a DAG a deadline, counted from when they are queued; none before 3.1.
+
+    `connections` are told when it has passed.
+    """
+    from dagwright_airflow import alerts  # noqa: PLC0415 - not every DAG has one
+
+    if not alerts.knows_deadlines():
+        return {}
+    # In 3.1 the one place; later ones have it there, too.
+    from airflow.sdk.definitions import deadline as of_airflow  # noqa: PLC0415 - nor every Airflow
+
+    module: Any = of_airflow
+    callback = module.AsyncCallback(alerts.deadline_missed, {"connections": list(connections)})
+    queued = module.DeadlineReference.DAGRUN_QUEUED_AT
+    return {"deadline": module.DeadlineAlert(reference=queued, interval=span, callback=callback)}
+
+
 __all__ = [
     "DAG",
     "RETRY_EXPONENTIAL_BACKOFF",
     "Asset",
     "CronDataIntervalTimetable",
     "Param",
+    "deadline",
     "get_parsing_context",
 ]

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 
 from dagwright_airflow import operators
-from dagwright_airflow.authoring import DAG, RETRY_EXPONENTIAL_BACKOFF, Asset, CronDataIntervalTimetable, Param
+from dagwright_airflow.authoring import (
+    DAG,
+    RETRY_EXPONENTIAL_BACKOFF,
+    Asset,
+    CronDataIntervalTimetable,
+    Param,
+    deadline,
+)
 from dagwright_airflow.calendar import midnight
 from dagwright_airflow.plan import PlanError
 
@@ -88,6 +95,14 @@ def _arguments(said: dict[str, Any], dag_id: str) -> dict[str, Any]:
         arguments["description"] = _text(said, "description", _DOC_CHARS_MAX)
     if timeout is not None:
         arguments["dagrun_timeout"] = _span(said, "dagrun_timeout_ms")
+    told = _map(said.get("alerts", {"on_failure": [], "on_deadline": []}))
+    on_failure, on_deadline = _texts(told, "on_failure"), _texts(told, "on_deadline")
+    if said.get("deadline_ms") is not None:
+        arguments |= deadline(_span(said, "deadline_ms"), on_deadline)
+    if on_failure or on_deadline:
+        from dagwright_airflow.alerts import DagwrightNotifier  # noqa: PLC0415 - as a compiled DAG file
+
+        arguments["on_failure_callback"] = DagwrightNotifier(on_failure=on_failure, on_deadline=on_deadline)
     params = _map(said.get("params"))
     if params:
         arguments["params"] = {_checked(name): _param(_map(param)) for name, param in params.items()}

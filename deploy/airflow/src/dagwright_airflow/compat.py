@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow.sdk import BaseHook, BaseOperator, BaseOperatorLink, Variable, conf
+    from airflow.sdk import BaseHook, BaseNotifier, BaseOperator, BaseOperatorLink, Variable, conf
     from airflow.sdk.exceptions import (
         AirflowException,
         AirflowFailException,
@@ -31,6 +31,9 @@ else:
 
     # Newest first: 3.0 and 3.1 have some of them where 2.11 has, and some elsewhere.
     BaseHook = _first("BaseHook", "airflow.sdk", "airflow.sdk.bases.hook", "airflow.hooks.base")
+    BaseNotifier = _first(
+        "BaseNotifier", "airflow.sdk", "airflow.sdk.bases.notifier", "airflow.notifications.basenotifier"
+    )
     BaseOperator = _first("BaseOperator", "airflow.sdk", "airflow.models.baseoperator")
     BaseOperatorLink = _first("BaseOperatorLink", "airflow.sdk", "airflow.models.baseoperatorlink")
     Variable = _first("Variable", "airflow.sdk", "airflow.models")
@@ -51,6 +54,7 @@ __all__ = [
     "AirflowFailException",
     "AirflowNotFoundException",
     "BaseHook",
+    "BaseNotifier",
     "BaseOperator",
     "BaseOperatorLink",
     "conf",

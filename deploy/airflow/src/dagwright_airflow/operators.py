@@ -8,6 +8,7 @@ process of its own.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from dagwright_airflow.compat import BaseOperatorLink
     from dagwright_airflow.plan import Plan
     from dagwright_airflow.process import Result, TaskProcess
+
+_log = logging.getLogger(__name__)
 
 EXIT_DONE = 0
 EXIT_SOURCE_UNAVAILABLE = 11
@@ -74,6 +77,13 @@ class DagwrightOperator(BaseOperator):
             AirflowException: it failed, and may succeed when tried again.
 
         """
+        try:
+            return self._run(context)
+        except AirflowException as error:
+            _leave_code(context, error)
+            raise
+
+    def _run(self, context: Mapping[str, Any]) -> Any:
         from dagwright_airflow.process import TaskProcess  # noqa: PLC0415 - see above
 
         command, task_run, env = self._prepare(context)
@@ -188,6 +198,20 @@ class DagwrightOperator(BaseOperator):
             raise AirflowFailException(describe(problem) if problem else _EXITS_FINAL[exit_code])
         # Killed by a signal, as by the system when memory runs out, or ended without a word.
         raise AirflowException(f"DW0603: {settings.COMMAND} ended without an outcome (exit code {exit_code})")
+
+
+def _leave_code(context: Mapping[str, Any], error: AirflowException) -> None:
+    """Leave the code of a failure where who tells people of the run finds it; Airflow keeps no text of it there."""
+    from dagwright_airflow import notice  # noqa: PLC0415 - where something failed
+
+    code = notice.code_of(error)
+    if code is None:
+        return
+    try:
+        context["ti"].xcom_push(key=notice.CODE_KEY, value=code)
+    except Exception as problem:
+        # The failure itself is what counts.
+        _log.warning("could not leave the code of a failure in XCom (%s)", type(problem).__name__)
 
 
 class DagwrightExtract(DagwrightOperator):

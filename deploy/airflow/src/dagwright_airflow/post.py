@@ -107,8 +107,8 @@ class Poster:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": self._signer.sign(event_id, timestamp, body),
         }
-        cut = threading.Event()
-        watchdog = threading.Timer(self._total, _cut, [connection, cut])
+        was_cut = threading.Event()
+        watchdog = threading.Timer(self._total, cut, [connection, was_cut])
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -121,7 +121,7 @@ class Poster:
             return Answer(Verdict.LATER, type(error).__name__)
         finally:
             watchdog.cancel()
-        if cut.is_set():
+        if was_cut.is_set():
             # What there was of an answer may look whole.
             self.close()
             return Answer(Verdict.LATER, "no answer in time")
@@ -152,9 +152,9 @@ def _read_url(url: str) -> SplitResult:
     return parts
 
 
-def _cut(connection: http.client.HTTPConnection, cut: threading.Event) -> None:
+def cut(connection: http.client.HTTPConnection, was_cut: threading.Event) -> None:
     """End whatever the connection waits for."""
-    cut.set()
+    was_cut.set()
     open_socket: socket.socket | None = connection.sock
     if open_socket is not None:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Compiled by Dagwright from plan 569b984600e0; change the pipeline's spec and compile again, not this file."""
+"""Compiled by Dagwright from plan d9997a7f50a8; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
 
@@ -12,15 +12,16 @@ from dagwright_airflow import (
     DagwrightTransform,
     midnight,
 )
+from dagwright_airflow.alerts import DagwrightNotifier
 
-PLAN = "hostile.569b984600e0.plan.json"
+PLAN = "hostile.d9997a7f50a8.plan.json"
 
 DOC = """\
 # hostile
 
 /etc/passwd.md
 
-Plan `569b984600e0e1070cdcb3e52a7a2cee897a8a135ec5db1e4df55addf0cf0624`, sealed for spec `5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c`.
+Plan `d9997a7f50a813386bab1e11359049e3770f91dfe336972fc747c4997fc829de`, sealed for spec `5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c`.
 
 ## Tasks
 
@@ -44,6 +45,7 @@ Expected: 27,004 rows, 2.5 MiB, 180 ms of CPU, 1.2 s on the clock, 96.0 MiB of m
 
 - expected of a run: 27,004 rows, 2.5 MiB, 180 ms of CPU, 1.2 s on the clock, 96.0 MiB of memory (80 % certain)
 - deadline of a run: 18446744073709551615ms
+- told of a run that failed: ``\"\""connection'''\\"'); import os; os.system('id') #{{ ds }}{% raw %} `|<b>&�� 🛫.md``
 - retries of a task: 4294967295, the first after 18446744073709551615ms
 - schema changes of sinks: none
 
@@ -58,6 +60,11 @@ with DAG(
     start_date=midnight("1970-01-01", "UTC"),
     catchup=False,
     dagrun_timeout=timedelta(days=3650),
+    on_failure_callback=DagwrightNotifier(
+        on_failure=[
+            "\"\"\"connection'''\\\"'); import os; os.system('id') #{{ ds }}{% raw %}   `|<b>&\u202e \u2028🛫.md",
+        ],
+    ),
     max_active_runs=1,
     is_paused_upon_creation=False,
     tags=[
@@ -66,7 +73,7 @@ with DAG(
         "x.sh",
         "dagwright",
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-        "plan 569b984600e0",
+        "plan d9997a7f50a8",
     ],
     params={
         "region": Param(

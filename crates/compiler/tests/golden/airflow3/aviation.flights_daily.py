@@ -1,19 +1,24 @@
-"""Compiled by Dagwright from plan f48f80b8bc4f; change the pipeline's spec and compile again, not this file."""
+"""Compiled by Dagwright from plan 494cbe33552d; change the pipeline's spec and compile again, not this file."""
 
 from datetime import timedelta
 
 from airflow.sdk import DAG, Asset
 from dagwright_airflow import DagwrightLoad, midnight
-from dagwright_airflow.authoring import RETRY_EXPONENTIAL_BACKOFF, CronDataIntervalTimetable
+from dagwright_airflow.alerts import DagwrightNotifier
+from dagwright_airflow.authoring import (
+    RETRY_EXPONENTIAL_BACKOFF,
+    CronDataIntervalTimetable,
+    deadline,
+)
 
-PLAN = "aviation.flights_daily.f48f80b8bc4f.plan.json"
+PLAN = "aviation.flights_daily.494cbe33552d.plan.json"
 
 DOC = """\
 # aviation.flights\\_daily
 
 Flights with carrier names, cleaned.
 
-Plan `f48f80b8bc4fbfd2ba9a5ebed4e35eca57321ad63e47de600d3161daae92be96`, sealed for spec `5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c`.
+Plan `494cbe33552d6b6103722f60cd722494c91d879a50cadc9abdab600a8c1c7d89`, sealed for spec `5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c`.
 
 ## Tasks
 
@@ -33,6 +38,8 @@ Expected: 27,004 rows, 2.5 MiB, 180 ms of CPU, 1.2 s on the clock, 96.0 MiB of m
 
 - expected of a run: 27,004 rows, 2.5 MiB, 180 ms of CPU, 1.2 s on the clock, 96.0 MiB of memory (80 % certain)
 - deadline of a run: 90m
+- told of a run that failed: `ops_slack` and `ops-mail`
+- told of a run that missed its deadline: `ops-mail`
 - retries of a task: 5, the first after 90s
 - schema changes of sinks: new columns
 
@@ -47,9 +54,14 @@ with DAG(
     start_date=midnight("2025-01-01", "Europe/Berlin"),
     catchup=True,
     dagrun_timeout=timedelta(minutes=90),
+    **deadline(timedelta(minutes=90), ["ops-mail"]),
+    on_failure_callback=DagwrightNotifier(
+        on_failure=["ops_slack", "ops-mail"],
+        on_deadline=["ops-mail"],
+    ),
     max_active_runs=3,
     is_paused_upon_creation=False,
-    tags=["aviation", "nightly", "dagwright", "plan f48f80b8bc4f"],
+    tags=["aviation", "nightly", "dagwright", "plan 494cbe33552d"],
     default_args={
         "owner": "data-platform",
         "retries": 5,

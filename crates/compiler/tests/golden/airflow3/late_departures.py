@@ -10,7 +10,7 @@ from dagwright_airflow import (
     DagwrightTransform,
     midnight,
 )
-from dagwright_airflow.authoring import RETRY_EXPONENTIAL_BACKOFF
+from dagwright_airflow.authoring import RETRY_EXPONENTIAL_BACKOFF, deadline
 
 PLAN = "late_departures.b0fe23a0b6ac.plan.json"
 
@@ -57,6 +57,7 @@ with DAG(
     start_date=midnight("1970-01-01", "UTC"),
     catchup=False,
     dagrun_timeout=timedelta(minutes=30),
+    **deadline(timedelta(minutes=30), []),
     max_active_runs=1,
     is_paused_upon_creation=False,
     tags=["dagwright", "plan b0fe23a0b6ac"],

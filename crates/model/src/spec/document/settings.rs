@@ -136,6 +136,18 @@ pub struct Airflow {
     pub max_active_runs: u32,
 }
 
+/// Whom Airflow tells of a run that went wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alerts {
+    /// Airflow connections that are told of each run that failed.
+    #[schemars(length(max = 10), inner(regex(pattern = r"^[A-Za-z0-9_.-]{1,200}$")))]
+    pub on_failure: Vec<String>,
+    /// Airflow connections that are told of each run that was not done by `goals.deadline`.
+    #[schemars(length(max = 10), inner(regex(pattern = r"^[A-Za-z0-9_.-]{1,200}$")))]
+    pub on_deadline: Vec<String>,
+}
+
 /// A data interval, as RFC 3339 instants in UTC: start included, end excluded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -144,6 +156,16 @@ pub struct Interval {
     pub start: String,
     /// The first instant after it.
     pub end: String,
+}
+
+// === impl Alerts ===
+
+impl Alerts {
+    /// Tells whether nobody is told of anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.on_failure.is_empty() && self.on_deadline.is_empty()
+    }
 }
 
 // === defaults ===

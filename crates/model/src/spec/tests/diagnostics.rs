@@ -339,6 +339,14 @@ fn schedules_and_goals() {
         "goals: { memory_max: 1MiB, deadline: 0s }\nretries: { backoff: 2d }\n",
         &[("DW0103", "goals.deadline", 5), ("DW0103", "goals.memory_max", 5), ("DW0103", "retries.backoff", 6)],
     );
+    after_base(
+        "alerts:\n  on_failure: [ops, 'a b', ops]\n  on_deadline: [ops]\n",
+        &[("DW0103", "alerts.on_failure[1]", 6)],
+    );
+    after_base(
+        "alerts:\n  on_failure: [ops, slack-ops, ops]\n  on_deadline: [ops]\n",
+        &[("DW0106", "alerts.on_failure[2]", 6), ("DW0106", "alerts.on_deadline", 7)],
+    );
     let long = "n".repeat(128);
     check(&format!("version: 1\npipeline: {long}\nnamespace: {long}\n{SOURCE}{SINK}"), &[("DW0105", "pipeline", 2)]);
 }

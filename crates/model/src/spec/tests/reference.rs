@@ -11,7 +11,7 @@ use crate::spec::Spec;
 const START: &str = "<!-- generated from the JSON Schema by a test of crates/model; do not edit below -->\n";
 
 /// The sections in reading order: definition, heading.
-const SECTIONS: [(&str, &str); 17] = [
+const SECTIONS: [(&str, &str); 18] = [
     ("", "The document"),
     ("Param", "`params.<name>`"),
     ("Source", "`source`, `sources.<name>`"),
@@ -29,6 +29,7 @@ const SECTIONS: [(&str, &str); 17] = [
     ("Policy", "`policy`"),
     ("Retries", "`retries`"),
     ("Airflow", "`airflow`"),
+    ("Alerts", "`alerts`"),
 ];
 
 #[test]
