@@ -32,10 +32,10 @@ pub(super) struct Past {
     register: Arc<dyn Register>,
     /// How far it looks back at most.
     look_back: TimeDelta,
-    /// Where an earlier process was; taken when this one begins to act for pipelines.
+    /// Where an earlier process was.
     left_at: Option<DateTime<Utc>>,
-    /// Whether it has begun.
-    has_begun: bool,
+    /// When this one began to act for pipelines.
+    began: Option<DateTime<Utc>>,
     /// What is still to be listed.
     reading: Option<Reading>,
     kept: Option<DateTime<Utc>>,
@@ -61,12 +61,14 @@ impl Past {
                 None
             }
         };
-        Self { register, look_back, left_at, has_begun: false, reading: None, kept: None }
+        Self { register, look_back, left_at, began: None, reading: None, kept: None }
     }
 
     /// Begins to look back, as this process acts for pipelines that it did not act for.
     pub(super) fn begin(&mut self, now: DateTime<Utc>) {
-        let wanted = match self.left_at.take() {
+        // A group hands its pipelines out one after the other, and what was found before it did was adopted by nobody.
+        let has_just_begun = now - *self.began.get_or_insert(now) < TAKEN_OVER;
+        let wanted = match self.left_at.filter(|_| has_just_begun) {
             Some(left_at) => {
                 let since = bounded(left_at, now, self.look_back);
                 if since > left_at {
@@ -85,7 +87,6 @@ impl Past {
         let since = self.reading.take().map_or(since, |reading| since.min(reading.since));
         tracing::debug!(%since, "looks for runs that ended meanwhile");
         self.reading = Some(Reading { since, span: Span::first() });
-        self.has_begun = true;
     }
 
     /// Returns what to list next, while there is room for what is found.
@@ -110,7 +111,7 @@ impl Past {
     /// Keeps where the listing is, once nothing before that is left to be listed.
     pub(super) async fn keep(&mut self, listed_at: DateTime<Utc>) {
         let is_due = self.kept.is_none_or(|kept| listed_at - kept >= KEPT_EVERY);
-        if !self.has_begun || self.reading.is_some() || !is_due {
+        if self.began.is_none() || self.reading.is_some() || !is_due {
             return;
         }
         let (register, at) = (self.register.clone(), u64::try_from(listed_at.timestamp_millis()).unwrap_or_default());

@@ -221,6 +221,22 @@ async fn however_much_ended_meanwhile_nothing_is_lost_for_want_of_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pipelines_that_come_a_little_later_are_looked_back_for_as_far() {
+    let store = Arc::new(MemoryStore::default());
+    store.keep_bookmark("airflow.runs", hours_ago(10)).expect("kept");
+    let airflow = airflow(vec![ended("meanwhile", 9)]);
+    let mut process = Process::start(&airflow, &store);
+    for _ in 0..2 {
+        process.watch.took_over();
+        assert_eq!(process.found().await, names(&["meanwhile"]));
+    }
+    // What comes later was listed by somebody else until now.
+    process.found().await;
+    process.watch.took_over();
+    assert_eq!(process.found().await, names(&[]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn pipelines_that_were_taken_over_are_looked_back_for() {
     let store = Arc::new(MemoryStore::default());
     let airflow = airflow(Vec::new());
