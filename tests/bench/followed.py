@@ -202,7 +202,9 @@ class Watcher(threading.Thread):
     def __init__(self, broker: Broker) -> None:
         super().__init__(daemon=True)
         settings = {"bootstrap.servers": broker.address, "group.id": "bench", "auto.offset.reset": "earliest"}
-        self.consumer = Consumer(settings | {"isolation.level": "read_committed", "fetch.wait.max.ms": 5, "log_level": 0})
+        self.consumer = Consumer(
+            settings | {"isolation.level": "read_committed", "fetch.wait.max.ms": 5, "log_level": 0}
+        )
         self.consumer.subscribe([EVENTS])
         self.told: dict[str, float] = {}
         self.repeated = 0

@@ -30,7 +30,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,7 +118,7 @@ def read_index(folder: Path) -> dict[str, str]:
 
 def _without_own_file(index: dict[str, str], folder: Path) -> list[str]:
     """Return the DAGs that no compiled file beside the loader makes."""
-    there = set(os.listdir(folder))
+    there = {path.name for path in folder.iterdir()}
 
     def has_own(plan_file: str) -> bool:
         name = f"{plan_file.rsplit('.', 3)[0]}.py"
