@@ -13,6 +13,7 @@
 //! with the next one. Nothing here decides what happens to a request: that is the machine's.
 
 mod adopt;
+mod approvals;
 mod dispatcher;
 mod follow;
 mod limits;
@@ -36,7 +37,7 @@ use dagwright_telemetry::chain::ErrorChain;
 use tokio::{sync::broadcast, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use self::limits::Limits;
+pub use self::{approvals::Waiting, limits::Limits};
 use self::{
     dispatcher::{Arrive, Count, Dispatcher, Drain, Release, Tell},
     follow::Asked,

@@ -23,7 +23,7 @@ use crate::{
     run::{Run, RunFilter, RunMark, Trigger, Triggered},
     service::{Connection, ConnectionTest, Health, Pool, PoolSet},
     settings::Settings,
-    task::{Clear, ClearedTask, Log, TaskInstance, TaskKey, TaskMark},
+    task::{Answer, Clear, ClearedTask, Log, TaskInstance, TaskKey, TaskMark},
     v1, v2,
     version::{Api, Version},
 };
@@ -433,6 +433,22 @@ impl Airflow for Client {
             call = call.query(v1::XCOM.map(|(key, value)| (key, value.to_owned())));
         }
         Ok(self.json::<XComAnswer>(api, call).await?.value)
+    }
+
+    async fn answer(&self, key: &TaskKey) -> Result<Option<Answer>> {
+        let subject = || Subject::of("read the answer to task", &key.task_id);
+        let api = self.since_3(1, subject, "human-in-the-loop came with Airflow 3.1").await?;
+        let path = Self::tasks_of(&key.dag_id, &key.run_id).name(&key.task_id);
+        // An instance that is not mapped is called −1 there.
+        let path = match key.map_index {
+            Some(index) => path.index(index),
+            None => path.then("-1"),
+        };
+        match self.json::<v2::Question>(api, Call::get(subject(), path.then("hitlDetails"))).await {
+            Ok(question) => Ok(question.answer()),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn preview_clear(&self, clear: &Clear) -> Result<Vec<ClearedTask>> {

@@ -46,7 +46,7 @@ pub use self::{
     run::{Run, RunFilter, RunMark, RunState, Trigger, Triggered},
     service::{Component, Connection, ConnectionTest, Health, Pool, PoolSet},
     settings::{Credentials, Secret, Settings},
-    task::{Clear, ClearedTask, Log, TaskInstance, TaskKey, TaskMark, TaskState},
+    task::{Answer, Clear, ClearedTask, Log, TaskInstance, TaskKey, TaskMark, TaskState},
     version::{Api, Version},
 };
 
@@ -134,6 +134,10 @@ pub trait Airflow: fmt::Debug + Send + Sync {
 
     /// Returns a value that a task left; text that Airflow cannot write as JSON comes as a string.
     async fn xcom(&self, key: &TaskKey, name: &str) -> Result<Value>;
+
+    /// Returns what somebody answered to a task that waits for input; `None` before, also while the task does not wait yet.
+    /// [`Error::NotOffered`] before Airflow 3.1.
+    async fn answer(&self, key: &TaskKey) -> Result<Option<Answer>>;
 
     /// Returns which task instances a clearing would clear, in order; changes nothing.
     async fn preview_clear(&self, clear: &Clear) -> Result<Vec<ClearedTask>>;

@@ -135,6 +135,15 @@ pub struct ClearedTask {
     pub map_index: Option<i64>,
 }
 
+/// What somebody answered to a task that waits for input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The options that they chose.
+    pub chosen: Vec<String>,
+    /// Who answered, as Airflow calls them; `None` where a default was taken.
+    pub by: Option<String>,
+}
+
 /// The end of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {

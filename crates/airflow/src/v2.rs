@@ -3,18 +3,43 @@
 //! It takes no key that it does not know, and asks for a logical date, if only for null. That a run id is taken it says as any
 //! violated constraint, without naming the run.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     backfill::BackfillRequest,
     run::Trigger,
     service::Pool,
-    task::{Clear, ClearedTask, TaskMark},
+    task::{Answer, Clear, ClearedTask, TaskMark},
     v1::{self, instant},
 };
 
 /// What logs come as, one JSON object a line; it has no text.
 pub(crate) const LOG: &str = "application/x-ndjson";
+
+/// What a task asks people, as far as their answer goes.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Question {
+    #[serde(default)]
+    response_received: bool,
+    #[serde(default)]
+    chosen_options: Option<Vec<String>>,
+    #[serde(default)]
+    responded_by_user: Option<User>,
+}
+
+#[derive(Debug, Deserialize)]
+struct User {
+    name: String,
+}
+
+impl Question {
+    /// Returns the answer, once there is one.
+    pub(crate) fn answer(self) -> Option<Answer> {
+        let chosen = self.chosen_options.filter(|_| self.response_received)?;
+        Some(Answer { chosen, by: self.responded_by_user.map(|user| user.name) })
+    }
+}
 
 pub(crate) fn trigger(trigger: &Trigger) -> Value {
     let mut body = v1::common(trigger);

@@ -30,7 +30,7 @@ use serde_json::json;
 use self::dag::Dag;
 
 pub use self::{
-    anchor::{ANCHOR, anchor},
+    anchor::{ANCHOR, APPROVALS, APPROVALS_TASK, anchor, approvals},
     dag::{TAG, UNREADABLE_TAG, plan_tag},
     loader::{INDEX_FILE, InvalidIndex, LOADER_FILE, can_be_loaded, loader_files, read_index},
 };

@@ -46,6 +46,7 @@ pub(crate) fn airflow(config: &Config, register: Arc<dyn Register>) -> Result<Ai
         keep: Some(config.airflow.deploy.keep.duration()).filter(|keep| !keep.is_zero()),
         layout: config.airflow.layout(),
         look_back: config.airflow.look_back.duration(),
+        approvals: config.airflow.approvals,
     };
     Ok(AirflowEngine::start(Arc::new(client(config)?), destination(config)?, register, settings))
 }

@@ -5,6 +5,7 @@
 
 mod admission;
 mod api;
+mod approvals;
 mod audit;
 mod changes;
 mod cli;

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Admission,
+    approvals,
     cli::Common,
     config::{BusKind, Config, EngineKind},
     crew,
@@ -179,6 +180,7 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
     // Once this process knows which pipelines it acts for.
     let adopting = airflow.as_ref().and_then(|engine| engine.strangers());
     let adopting = adopting.map(|strangers| tokio::spawn(service.clone().adopt_all(strangers)));
+    let asking = approvals::start(&config, &service)?;
     let reloads = tokio::spawn(reload(state.clone()));
     let (server, address) = http::start(state.clone())?;
     let handle = server.handle();
@@ -201,6 +203,9 @@ async fn lead(config: Arc<Config>, telemetry: &Telemetry, common: &Common, outpu
     };
     reloads.abort();
     retention.abort();
+    if let Some(asking) = asking {
+        asking.abort();
+    }
     if let Some(adopting) = adopting {
         adopting.abort();
     }

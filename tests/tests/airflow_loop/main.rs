@@ -3,6 +3,7 @@
 //!
 //! One Airflow each, and a story: what a step leaves behind, the next one finds.
 
+mod approvals;
 mod chaos;
 mod faults;
 mod steps;
@@ -45,5 +46,9 @@ fn story(world: &mut World, major: u32) {
     steps::an_airflow_that_forgot_everything_is_told_again(world);
     steps::what_is_away_is_waited_for_until_somebody_cancels(world);
     steps::a_missed_deadline_is_told(world, major);
+    if world.can_ask() {
+        approvals::people_decide_in_airflow(world);
+        approvals::what_is_decided_elsewhere_is_asked_no_longer(world);
+    }
     steps::a_pipeline_rests_and_goes(world);
 }

@@ -100,6 +100,7 @@ impl World {
         let anchored = [
             ("DAGWRIGHT__ENGINE__KIND", "airflow"),
             ("DAGWRIGHT__AIRFLOW__URL", "http://127.0.0.1:9"),
+            ("DAGWRIGHT__AIRFLOW__APPROVALS", "true"),
             ("DAGWRIGHT__AIRFLOW__DEPLOY__KIND", "bundle"),
             ("DAGWRIGHT__AIRFLOW__DEPLOY__PATH", bundle.to_str().expect("text")),
         ];
@@ -142,6 +143,8 @@ impl World {
             ("DAGWRIGHT__AIRFLOW__USERNAME", "admin".into()),
             ("DAGWRIGHT__AIRFLOW__PASSWORD_ENV", "AIRFLOW_PASSWORD".into()),
             ("AIRFLOW_PASSWORD", airflow.password.clone()),
+            // Where Airflow cannot ask, a warning says so, and nothing else is different.
+            ("DAGWRIGHT__AIRFLOW__APPROVALS", "true".into()),
             ("DAGWRIGHT__AIRFLOW__DEPLOY__KIND", kind.into()),
             ("DAGWRIGHT__AIRFLOW__DEPLOY__PATH", path),
             ("DAGWRIGHT__AIRFLOW__FEEDBACK__SECRET_ENV", "FEEDBACK_SECRET".into()),
@@ -196,6 +199,11 @@ impl World {
 
     pub(crate) fn daemon(&self) -> &Daemon {
         self.daemon.as_ref().expect("a daemon")
+    }
+
+    /// Tells whether this Airflow can ask people: 3.1 was the first.
+    pub(crate) fn can_ask(&self) -> bool {
+        !self.version.starts_with("2.") && !self.version.starts_with("3.0.")
     }
 
     /// Returns where people find the daemon.

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use dagwright_airflow::{
-    Airflow, Api, AssetEventFilter, BackfillAction, BackfillRequest, Clear, ClearedTask, DagFilter, Deleted, Error,
-    PoolSet, Reprocess, RunFilter, RunMark, RunState, Span, TaskKey, TaskMark, TaskState, Trigger, Triggered,
+    Airflow, Answer, Api, AssetEventFilter, BackfillAction, BackfillRequest, Clear, ClearedTask, DagFilter, Deleted,
+    Error, PoolSet, Reprocess, RunFilter, RunMark, RunState, Span, TaskKey, TaskMark, TaskState, Trigger, Triggered,
 };
 use dagwright_model::code::Code;
 use serde_json::{Map, Value, json};
@@ -313,6 +313,33 @@ async fn xcoms_come_as_json() {
         assert_eq!(fake.client().xcom(&key(Some(2)), "return_value").await.expect("a value"), value);
         let query = if api == Api::V1 { "?map_index=2&stringify=false" } else { "?map_index=2" };
         assert_eq!(fake.said().await, [format!("GET {TASKS}/load/xcomEntries/return_value{query}")]);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_read_once_there_is_one() {
+    let fake = Fake::start(Api::V2).await;
+    let path = format!("{TASKS}/load/-1/hitlDetails");
+    fake.answer("GET", &path, 404, json!({ "detail": "Human-in-the-loop detail does not exist" })).await;
+    assert_eq!(fake.client().answer(&key(None)).await.expect("no answer"), None);
+    let fake = Fake::start(Api::V2).await;
+    let mut question = json!({
+        "task_instance": {}, "options": ["Approve", "Reject"], "subject": "s", "response_received": false,
+        "chosen_options": null, "responded_by_user": null,
+    });
+    fake.answer("GET", &path, 200, question.clone()).await;
+    assert_eq!(fake.client().answer(&key(None)).await.expect("no answer"), None);
+    let fake = Fake::start(Api::V2).await;
+    question["response_received"] = true.into();
+    question["chosen_options"] = json!(["Approve"]);
+    question["responded_by_user"] = json!({ "id": "7", "name": "jane" });
+    fake.answer("GET", &path, 200, question).await;
+    let answer = Answer { chosen: vec!["Approve".into()], by: Some("jane".into()) };
+    assert_eq!(fake.client().answer(&key(None)).await.expect("an answer"), Some(answer));
+    assert_eq!(fake.said().await, [format!("GET {path}")]);
+    for older in ["2.11.2", "3.0.6"] {
+        let refused = Fake::of(older).await.client().answer(&key(None)).await.expect_err("has none");
+        assert_eq!(refused.code(), Code::AirflowNotOffered, "{older}");
     }
 }
 

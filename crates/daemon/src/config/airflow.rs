@@ -30,6 +30,8 @@ pub(crate) struct Airflow {
     ca_file: Option<PathBuf>,
     /// How far back it is looked for runs that ended while no daemon ran.
     pub(crate) look_back: Span,
+    /// Whether people are asked in Airflow about plans that wait for approval.
+    pub(crate) approvals: bool,
     pub(crate) deploy: Deploy,
     #[serde(default)]
     pub(crate) feedback: AirflowFeedback,

@@ -14,7 +14,7 @@ mod waiting;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dagwright_airflow::{Airflow, Error as CallError};
-use dagwright_compiler::{Layout, Target, anchor};
+use dagwright_compiler::{Layout, Target, anchor, approvals};
 use dagwright_model::{code::Code, id::PlanHash, plan::Plan, task::Problem};
 use dagwright_telemetry::chain::ErrorChain;
 use tokio::{
@@ -87,6 +87,8 @@ struct Worker {
     latest: Arc<Latest>,
     /// How long Airflow may take to show a DAG while it answers.
     patience: Duration,
+    /// Whether the DAG that asks people is there too.
+    asks: bool,
 }
 
 // === impl Deployer ===
@@ -98,10 +100,11 @@ impl Deployer {
         destination: Arc<dyn Destination>,
         rule: Rule,
         patience: Duration,
+        asks: bool,
     ) -> Self {
         let (orders, to_do) = mpsc::channel(WAITING_MAX);
         let latest = Arc::<Latest>::default();
-        let worker = Worker { asked: Asked(airflow), destination, rule, latest: latest.clone(), patience };
+        let worker = Worker { asked: Asked(airflow), destination, rule, latest: latest.clone(), patience, asks };
         let worker = Arc::new(worker);
         tokio::spawn(worker.clone().begin());
         tokio::spawn(worker.work(to_do));
@@ -165,7 +168,7 @@ impl Worker {
     /// Puts there what is there before any pipeline, and brings what is there into the layout that is wanted; whether Airflow is
     /// there or not: it finds the anchor when it starts.
     async fn begin(self: Arc<Self>) {
-        match self.put(wish(None)).await {
+        match self.put(wish(None, self.asks)).await {
             Ok((_, decided)) if decided.moved > 0 => {
                 // The files that Airflow knows are gone: that should not wait until it looks by itself.
                 if let Ok(version) = patiently(|| self.asked.0.version()).await {
@@ -210,7 +213,7 @@ impl Worker {
         };
         // Of each DAG the last order counts.
         let last: BTreeMap<&str, &Wanted> = orders.iter().map(|order| (order.wanted.dag_id(), &order.wanted)).collect();
-        let mut wish = wish(Some(target));
+        let mut wish = wish(Some(target), self.asks);
         for (dag_id, wanted) in &last {
             match wanted {
                 Wanted::Shown(plan, _) => {
@@ -349,10 +352,10 @@ fn put(destination: &dyn Destination, wish: &Wish, rule: Rule) -> Result<(Placed
     Ok((placed, decided))
 }
 
-/// Returns a wish that has the anchor in it and nothing else.
-fn wish(target: Option<Target>) -> Wish {
-    let file = anchor();
-    Wish { common: BTreeMap::from([(file.name, file.bytes)]), target, ..Wish::default() }
+/// Returns a wish that has the anchor in it, and what asks people, and nothing else.
+fn wish(target: Option<Target>, asks: bool) -> Wish {
+    let files = [anchor()].into_iter().chain(asks.then(approvals));
+    Wish { common: files.map(|file| (file.name, file.bytes)).collect(), target, ..Wish::default() }
 }
 
 fn target(major: u32) -> Target {

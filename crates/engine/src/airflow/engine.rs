@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use dagwright_airflow::Airflow;
-use dagwright_compiler::ANCHOR;
+use dagwright_compiler::{ANCHOR, APPROVALS};
 use dagwright_model::{plan::Plan, record::RunStarted, task::Problem};
 use dagwright_store::Register;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -34,6 +34,8 @@ pub struct Settings {
     pub layout: Rule,
     /// How far back it looks at most for runs that ended while no process looked.
     pub look_back: Duration,
+    /// Whether people are asked in Airflow about plans that wait for approval.
+    pub approvals: bool,
 }
 
 /// Runs plans on an Airflow.
@@ -60,7 +62,8 @@ impl AirflowEngine {
         let look_back = TimeDelta::from_std(settings.look_back).unwrap_or(TimeDelta::MAX);
         let sweeping =
             settings.keep.map(|keep| tokio::spawn(sweep::again_and_again(airflow.clone(), destination.clone(), keep)));
-        let deployer = Deployer::start(airflow.clone(), destination, settings.layout, settings.patience);
+        let deployer =
+            Deployer::start(airflow.clone(), destination, settings.layout, settings.patience, settings.approvals);
         let reconciling = tokio::spawn(watch.clone().reconcile(airflow.clone(), register, look_back));
         let tools = Tools { airflow, deployer, watch };
         Self { tools, strangers: Mutex::new(Some(strangers)), reconciling, sweeping }
@@ -84,7 +87,7 @@ impl AirflowEngine {
 
 impl Ear for AirflowEngine {
     fn hear(&self, told: Told) {
-        if told.dag_id != ANCHOR {
+        if told.dag_id != ANCHOR && told.dag_id != APPROVALS {
             self.tools.watch.hear(told);
         }
     }

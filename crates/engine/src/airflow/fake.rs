@@ -11,10 +11,10 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use dagwright_airflow::{
-    Airflow, Asset, AssetEvent, AssetEventFilter, Backfill, BackfillAction, BackfillRequest, Clear, ClearedTask,
-    Connection, ConnectionTest, Dag, DagFilter, DagVersion, Deleted, Error, Health, ImportError, Log, Page, Pool,
-    PoolSet, Result, Run, RunFilter, RunMark, Span, Subject, TaskInstance, TaskKey, TaskMark, Trigger, Triggered,
-    Version,
+    Airflow, Answer, Asset, AssetEvent, AssetEventFilter, Backfill, BackfillAction, BackfillRequest, Clear,
+    ClearedTask, Connection, ConnectionTest, Dag, DagFilter, DagVersion, Deleted, Error, Health, ImportError, Log,
+    Page, Pool, PoolSet, Result, Run, RunFilter, RunMark, Span, Subject, TaskInstance, TaskKey, TaskMark, Trigger,
+    Triggered, Version,
 };
 use dagwright_compiler::{
     ANCHOR, INDEX_FILE, LOADER_FILE, TAG, UNREADABLE_TAG,
@@ -257,6 +257,10 @@ impl Airflow for FakeAirflow {
     }
 
     async fn xcom(&self, _: &TaskKey, _: &str) -> Result<Value> {
+        unreachable!("{NOT_ASKED}")
+    }
+
+    async fn answer(&self, _: &TaskKey) -> Result<Option<Answer>> {
         unreachable!("{NOT_ASKED}")
     }
 

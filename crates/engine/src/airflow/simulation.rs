@@ -102,6 +102,7 @@ impl World {
             patience: Duration::from_mins(20),
             keep: None,
             look_back: Duration::from_hours(24),
+            approvals: false,
         };
         let (airflow, destination) = (Arc::new(Handle(self.fake.clone())), Arc::new(Handle(self.fake.clone())));
         let engine = Arc::new(AirflowEngine::start(airflow, destination, self.store.clone(), settings));

@@ -43,7 +43,7 @@ impl Place {
         let path = folder.path().join("dags");
         let airflow = Arc::new(FakeAirflow::new(major, path.clone()));
         airflow.parse();
-        let deployer = Deployer::start(airflow.clone(), Arc::new(Folder::new(path.clone())), rule, PATIENCE);
+        let deployer = Deployer::start(airflow.clone(), Arc::new(Folder::new(path.clone())), rule, PATIENCE, false);
         // As an Airflow that starts after the daemon finds the anchor.
         let mut ticks = interval(Duration::from_millis(10));
         while airflow.state().dags.is_empty() {

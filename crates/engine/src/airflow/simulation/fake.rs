@@ -15,10 +15,10 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use dagwright_airflow::{
-    Airflow, Asset, AssetEvent, AssetEventFilter, Backfill, BackfillAction, BackfillRequest, Clear, ClearedTask,
-    Connection, ConnectionTest, Dag, DagFilter, DagVersion, Deleted, Error, Health, ImportError, Log, Page, Pool,
-    PoolSet, Result, Run, RunFilter, RunMark, RunState, Span, Subject, TaskInstance, TaskKey, TaskMark, TaskState,
-    Trigger, Triggered, Version,
+    Airflow, Answer, Asset, AssetEvent, AssetEventFilter, Backfill, BackfillAction, BackfillRequest, Clear,
+    ClearedTask, Connection, ConnectionTest, Dag, DagFilter, DagVersion, Deleted, Error, Health, ImportError, Log,
+    Page, Pool, PoolSet, Result, Run, RunFilter, RunMark, RunState, Span, Subject, TaskInstance, TaskKey, TaskMark,
+    TaskState, Trigger, Triggered, Version,
 };
 use dagwright_model::{code::Code, task::Counts};
 use fastrand::Rng;
@@ -502,6 +502,10 @@ impl Airflow for Handle {
             state.runs.contains_key(&of_run).then_some(counts).ok_or_else(|| missing("read XCom", &key.task_id))
         };
         self.0.answer("xcom", read).await
+    }
+
+    async fn answer(&self, _: &TaskKey) -> Result<Option<Answer>> {
+        not_asked("answer")
     }
 
     async fn preview_clear(&self, _: &Clear) -> Result<Vec<ClearedTask>> {
