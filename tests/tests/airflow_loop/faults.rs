@@ -71,11 +71,17 @@ pub(crate) fn a_spool_that_is_full_loses_no_run(world: &mut World) {
     let spec = world.spec("lost", &world.workspace.path("lost.csv"));
     world.request("overflown", &json!({ "spec": spec }));
     world.told("overflown", "run.started");
+    let runs = async |world: &World| {
+        let filter = dagwright_airflow::RunFilter { dag_id: Some("lost".into()), ..Default::default() };
+        world.client.runs(&filter, dagwright_airflow::Span::first()).await.map(|page| page.items)
+    };
+    // That it started is told before Airflow is asked for it.
+    let has_all = async |world: &World| Ok((runs(world).await?.len() == 9).then_some(()));
+    world.until("the run to be triggered", || has_all(world));
     world.kill_daemon();
     fill(&world.workspace.path("spool"));
     let all_ended = async |world: &World| {
-        let filter = dagwright_airflow::RunFilter { dag_id: Some("lost".into()), ..Default::default() };
-        let runs = world.client.runs(&filter, dagwright_airflow::Span::first()).await?.items;
+        let runs = runs(world).await?;
         Ok((runs.len() == 9 && runs.iter().all(|run| run.state == RunState::Success)).then_some(()))
     };
     world.until("the run to end while no daemon is there", || all_ended(world));
