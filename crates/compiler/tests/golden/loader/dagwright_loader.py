@@ -2,5 +2,5 @@
 
 from dagwright_airflow.loader import load
 
-# Has Airflow parse this file when the index changes: 836e223e7a9e.
+# Has Airflow parse this file when the index changes: 75c664052958.
 load(__file__, globals())
