@@ -12,7 +12,7 @@ use dagwright_model::{id::RequestId, message::Bounds, spec::Spec};
 use dagwright_negotiation::session::RESTARTS_MAX;
 use tokio::sync::oneshot;
 
-use crate::orchestrator::Negotiated;
+use crate::{matter::Matter, orchestrator::Negotiated};
 
 /// Where an answer is waited for.
 pub(crate) type Reply = oneshot::Sender<Result<Negotiated, dagwright_store::Error>>;
@@ -22,8 +22,8 @@ pub(crate) type Reply = oneshot::Sender<Result<Negotiated, dagwright_store::Erro
 pub(crate) struct Asked {
     pub(crate) spec: Spec,
     pub(crate) bounds: Bounds,
-    /// Where the negotiation begins in the ledger.
-    pub(crate) first_sequence: u64,
+    /// Where the negotiation begins in the ledger, and what came before it.
+    pub(crate) matter: Matter,
     /// How many orchestrators ended over it.
     pub(crate) deaths: u32,
 }

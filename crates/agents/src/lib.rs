@@ -17,6 +17,7 @@
 //! | `chain` | an error with what caused it, for the log |
 //! | `docket` | what the orchestrator was asked and has not answered; it outlives the actor |
 //! | `keeper` | delivers an agent's messages, and builds it anew as soon as it panicked |
+//! | [`Matter`] | what came before a negotiation in the life of its request |
 //! | `observe` | questions to facts |
 //! | [`metrics`] | what is measured |
 //! | [`ports`], [`observer`] | what agents need from outside; the one that starts `dagwright-task` |
@@ -28,6 +29,7 @@ mod keeper;
 mod lifecycle;
 pub mod lineup;
 mod mail;
+mod matter;
 pub mod metrics;
 mod observe;
 pub mod observer;
@@ -43,6 +45,7 @@ pub mod team;
 
 pub use keeper::Restarts;
 pub use lineup::{Far, Lineup};
+pub use matter::Matter;
 pub use orchestrator::Negotiated;
 pub use service::{Arrival, Service};
 pub use team::{Error, Ports, Team};

@@ -3,9 +3,13 @@
 //! ```text
 //!            Turn                 Negotiated                  Decided               Deployed
 //!   Waiting ──────► Negotiating ─────────────► (approval?) ───────────► Deploying ───────────► Running ──► Ended
-//!      │                 │                                                  │
+//!      │                 │  ▲                                               │                    │
+//!      │                 │  └────────────────────── setback: another plan ──┼────────────────────┘
 //!      └─ pause, delete, stale revision, paused pipeline ───────────────────┴─ apply ──► Ended
 //! ```
+//!
+//! A run that fails in a way that another plan may not is a setback: the agents negotiate the next version of the plan, with
+//! the setback as a fact, and everything after that is as for the first one. How often, is bounded.
 //!
 //! Deploying takes no time where the engine keeps no pipelines. A run that Airflow or somebody in it started is followed:
 //! its plan is known, and nothing is negotiated or deployed.
@@ -20,18 +24,20 @@ mod tests;
 
 use std::sync::Arc;
 
+use dagwright_engine::Replanning;
 use dagwright_model::{
     code::Code,
     id::{PlanHash, RequestId},
     plan::Plan,
     record::{
         Accepted, ApprovalNeeded, Cancelled, Decision, Ended, Followed, PipelineChanged, PipelineStatus, PlanReused,
-        Purpose, RecordBody,
+        Purpose, RecordBody, Replanned, RunEnded,
     },
+    setback::{SchemaDrift, Setback},
     spec::{Approval, SchemaChange},
     task::Problem,
 };
-use dagwright_negotiation::session::Ending;
+use dagwright_negotiation::{changes, drift, session::Ending};
 
 use crate::agreed::Agreed;
 
@@ -66,8 +72,8 @@ pub(crate) enum Event {
     },
     /// What was to be changed where pipelines are kept is changed there, or cannot be.
     Deployed(Result<(), Problem>),
-    /// The run ended, which the engine has recorded.
-    RunEnded,
+    /// The run ended, which the engine has recorded, with what it taught where the plan is to be made anew for it.
+    RunEnded(Option<Box<Setback>>),
     /// Its keeper was lost again and again, or cannot go on.
     GivenUp(Problem),
 }
@@ -77,14 +83,21 @@ pub(crate) enum Event {
 pub(crate) enum Effect {
     /// Append this; all records of a step together, before anything else is done.
     Record(RecordBody),
-    /// Let the agents negotiate; send [`Event::Negotiated`].
-    Negotiate,
+    /// Let the agents negotiate, after these setbacks; send [`Event::Negotiated`].
+    Negotiate(Vec<Setback>),
     /// Look the plan of a run up; send [`Event::Reused`], or [`Event::GivenUp`] where nobody has it.
     LookUp(PlanHash),
     /// Change what is kept of the pipeline elsewhere; send [`Event::Deployed`].
     Deploy(Deployment),
     /// Run the plan, or go on with its run; send [`Event::RunEnded`].
-    Run(Arc<Agreed>),
+    Run {
+        /// The plan.
+        plan: Arc<Agreed>,
+        /// Which version of the request's plan it is, from 1.
+        version: u32,
+        /// Whether another one may take its place.
+        replanning: Replanning,
+    },
     /// Tell the run to stop.
     StopRun {
         /// Who wants it.
@@ -132,6 +145,14 @@ pub(crate) struct Lifecycle {
     next_revision: u64,
     stage: Stage,
     plan: Option<Arc<Agreed>>,
+    /// The plan that `plan` takes the place of.
+    previous: Option<Arc<Agreed>>,
+    /// What runs have taught, one for each version of the plan before this one.
+    setbacks: Vec<Setback>,
+    /// Whether it is recorded how this version of the plan differs from the one before.
+    replanned: bool,
+    /// How often the plan may be made anew.
+    replans_max: u32,
     approved: bool,
     compiled: bool,
     /// The run that is there already.
@@ -165,14 +186,19 @@ enum Stage {
 // === impl Lifecycle ===
 
 impl Lifecycle {
-    /// Makes the life of a request that was just accepted; `deploys` tells whether pipelines are kept elsewhere.
-    pub(crate) fn new(accepted: &Accepted, deploys: bool) -> Self {
+    /// Makes the life of a request that was just accepted; `deploys` tells whether pipelines are kept elsewhere, `replans_max`
+    /// how often its plan may be made anew.
+    pub(crate) fn new(accepted: &Accepted, deploys: bool, replans_max: u32) -> Self {
         Self {
             purpose: accepted.purpose,
             revision: accepted.revision,
             next_revision: 0,
             stage: Stage::Waiting,
             plan: None,
+            previous: None,
+            setbacks: Vec::new(),
+            replanned: false,
+            replans_max,
             approved: false,
             compiled: false,
             follows: accepted.follows.clone(),
@@ -213,11 +239,13 @@ impl Lifecycle {
                 self.stage = Stage::Sealed;
             }
             RecordBody::DagCompiled(_) => self.compiled = true,
+            RecordBody::Replanned(_) => self.replanned = true,
             RecordBody::RunStarted(_) => self.stage = Stage::Running,
             RecordBody::TaskStarted(_)
             | RecordBody::TaskEnded(_)
             | RecordBody::RetryScheduled(_)
             | RecordBody::RemedyApplied(_) => {}
+            RecordBody::RunEnded(RunEnded { setback: Some(setback), .. }) => self.set_back((**setback).clone()),
             // In a run, its end tells.
             RecordBody::Cancelled(_) if self.stage == Stage::Running => {}
             RecordBody::Cancelled(_)
@@ -239,10 +267,10 @@ impl Lifecycle {
         match (self.stage, event) {
             (Stage::Ended, _) => vec![Effect::End],
             (Stage::Waiting, Event::Turn { .. }) => self.begin(),
-            (Stage::Negotiating, Event::Turn { .. }) => vec![Effect::Negotiate],
+            (Stage::Negotiating, Event::Turn { .. }) => self.negotiate(),
             (Stage::Sealed | Stage::Deploying, Event::Turn { .. }) => self.proceed(),
             (Stage::AwaitingApproval, Event::Turn { .. }) => Vec::new(),
-            (Stage::Running, Event::Turn { .. }) => self.plan.clone().map(Effect::Run).into_iter().collect(),
+            (Stage::Running, Event::Turn { .. }) => self.run(),
 
             (Stage::Negotiating, Event::Negotiated(ending)) => self.conclude(ending),
             (Stage::Negotiating, Event::Reused { plan, from }) => {
@@ -254,7 +282,11 @@ impl Lifecycle {
             (Stage::AwaitingApproval, Event::Decided { approved, by }) => self.decide(approved, by),
             (Stage::Deploying, Event::Deployed(Ok(()))) => self.carry_on(),
             (Stage::Deploying, Event::Deployed(Err(problem))) => self.refuse(problem),
-            (Stage::Running, Event::RunEnded) => {
+            (Stage::Running, Event::RunEnded(Some(setback))) => {
+                self.set_back(*setback);
+                self.negotiate()
+            }
+            (Stage::Running, Event::RunEnded(None)) => {
                 self.stage = Stage::Ended;
                 vec![Effect::End]
             }
@@ -292,7 +324,7 @@ impl Lifecycle {
             )
             | (
                 Stage::Waiting | Stage::Negotiating | Stage::Sealed | Stage::AwaitingApproval | Stage::Deploying,
-                Event::RunEnded,
+                Event::RunEnded(_),
             ) => Vec::new(),
         }
     }
@@ -324,9 +356,37 @@ impl Lifecycle {
             }
             (Purpose::Apply, _) | (Purpose::Run, PipelineStatus::Active) | (Purpose::Plan, _) => {
                 self.stage = Stage::Negotiating;
-                vec![Effect::Negotiate]
+                self.negotiate()
             }
         }
+    }
+
+    fn negotiate(&self) -> Vec<Effect> {
+        vec![Effect::Negotiate(self.setbacks.clone())]
+    }
+
+    /// Begins the next version of the plan.
+    fn set_back(&mut self, setback: Setback) {
+        self.previous = self.plan.take();
+        self.setbacks.push(setback);
+        (self.approved, self.compiled, self.replanned) = (false, false, false);
+        self.stage = Stage::Negotiating;
+    }
+
+    fn version(&self) -> u32 {
+        u32::try_from(self.setbacks.len()).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    fn run(&mut self) -> Vec<Effect> {
+        let Some(plan) = self.plan.clone() else { return vec![Effect::End] };
+        self.stage = Stage::Running;
+        let (version, left) = (self.version(), self.replans_max.saturating_sub(self.version().saturating_sub(1)));
+        let replanning = match &self.follows {
+            None => Replanning::Left(left),
+            // Its plan is the pipeline's, which runs by its schedule: what becomes of that is not one run's to decide.
+            Some(_) => Replanning::Never { why: "send a request of the pipeline, then another plan is negotiated" },
+        };
+        vec![Effect::Run { plan, version, replanning }]
     }
 
     fn revision_after(&self, pipeline: Pipeline) -> u64 {
@@ -358,16 +418,25 @@ impl Lifecycle {
             return vec![Effect::End];
         }
         if self.follows.is_some() {
-            self.stage = Stage::Running;
-            return vec![Effect::Run(plan)];
+            return self.run();
         }
-        if !self.approved && needs_approval(plan.plan()) {
+        let mut effects = Vec::new();
+        let mut drift = Vec::new();
+        if let Some(previous) = self.previous.clone().filter(|_| !self.approved) {
+            match self.take_the_place_of(&previous, &plan) {
+                Ok(replanned) => effects.extend(replanned),
+                Err(problem) => return self.refuse(problem),
+            }
+            drift = beyond_policy(previous.plan(), plan.plan());
+        }
+        if !self.approved && (needs_approval(plan.plan()) || !drift.is_empty()) {
             let schema_change = plan.plan().schema_change;
-            let needed = ApprovalNeeded { plan_hash: plan.hash().clone(), schema_change };
+            let needed = ApprovalNeeded { plan_hash: plan.hash().clone(), schema_change, drift };
             self.stage = Stage::AwaitingApproval;
-            return vec![Effect::Record(RecordBody::ApprovalNeeded(needed))];
+            effects.push(Effect::Record(RecordBody::ApprovalNeeded(needed)));
+            return effects;
         }
-        let mut effects = self.compile(&plan);
+        effects.extend(self.compile(&plan));
         if self.deploys {
             let resume = self.purpose == Purpose::Apply && self.pipeline.status != PipelineStatus::Active;
             self.stage = Stage::Deploying;
@@ -378,6 +447,31 @@ impl Lifecycle {
         effects
     }
 
+    /// Returns what is recorded of a plan that takes the place of another one, or why it cannot.
+    fn take_the_place_of(&mut self, previous: &Agreed, plan: &Agreed) -> Result<Option<Effect>, Problem> {
+        let Some(setback) = self.setbacks.last() else { return Ok(None) };
+        if previous.plan().does_the_same(plan.plan()) {
+            return Err(unchanged(plan.plan(), setback));
+        }
+        let drift = beyond_policy(previous.plan(), plan.plan());
+        if !drift.is_empty() && plan.plan().policy.schema_change == SchemaChange::None {
+            return Err(drifted(&drift));
+        }
+        if std::mem::replace(&mut self.replanned, true) {
+            return Ok(None);
+        }
+        let replanned = Replanned {
+            version: self.version(),
+            plan_hash: plan.hash().clone(),
+            replaces: previous.hash().clone(),
+            class: setback.class,
+            reason: setback.problem.clone(),
+            changes: changes::between(Some(previous.plan()), plan.plan()),
+            left: setback.left.saturating_sub(1),
+        };
+        Ok(Some(Effect::Record(RecordBody::Replanned(Box::new(replanned)))))
+    }
+
     /// Goes on once what is kept elsewhere is as it should be.
     fn carry_on(&mut self) -> Vec<Effect> {
         let changed = |status, revision| RecordBody::PipelineChanged(PipelineChanged { status, revision });
@@ -385,10 +479,7 @@ impl Lifecycle {
             Purpose::Apply => self.end(changed(PipelineStatus::Active, self.next_revision)),
             Purpose::Pause => self.end(changed(PipelineStatus::Paused, self.pipeline.revision)),
             Purpose::Delete => self.end(changed(PipelineStatus::Deleted, self.pipeline.revision)),
-            Purpose::Run | Purpose::Plan => {
-                self.stage = Stage::Running;
-                self.plan.clone().map(Effect::Run).into_iter().collect()
-            }
+            Purpose::Run | Purpose::Plan => self.run(),
         }
     }
 
@@ -428,6 +519,33 @@ fn needs_approval(plan: &Plan) -> bool {
         Approval::Never => false,
         Approval::OnSchemaChange => plan.schema_change != SchemaChange::None,
         Approval::Always => true,
+    }
+}
+
+/// Returns the schemas that are no longer what the earlier plan was sealed for, as far as the policy does not let them go
+/// through by itself.
+fn beyond_policy(before: &Plan, after: &Plan) -> Vec<SchemaDrift> {
+    let mut found = drift::between(before, after);
+    found.retain(|drift| !drift::allowed(drift.change, after.policy.schema_change));
+    found
+}
+
+fn unchanged(plan: &Plan, setback: &Setback) -> Problem {
+    Problem {
+        code: Code::PlanUnchanged,
+        subject: plan.dag_id.clone(),
+        message: format!("the agents came to the plan again that failed with {}", setback.problem),
+        hint: setback.problem.hint.clone(),
+    }
+}
+
+fn drifted(drift: &[SchemaDrift]) -> Problem {
+    let found: Vec<_> = drift.iter().map(ToString::to_string).collect();
+    Problem {
+        code: Code::DriftRefused,
+        subject: drift.first().map(|drift| drift.subject.to_string()).unwrap_or_default(),
+        message: format!("schemas changed, and policy.schema_change is none: {}", found.join("; ")),
+        hint: "send the request again if that is right, or set policy.schema_change".into(),
     }
 }
 

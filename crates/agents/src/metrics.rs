@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
 use dagwright_model::{
     message::{Conflict, ConflictKind, Message, Party, Role, Transcript},
-    record::{Ingress, Purpose},
+    record::{FailureClass, Ingress, Purpose},
 };
 use dagwright_negotiation::session::Ending;
 use dagwright_store::RequestState;
@@ -82,6 +82,12 @@ const PLAN_LOOKUPS: Metric = Metric::counter(
     "Requests for which a plan of the same spec was looked up, while `negotiation.facts_age_max` lets plans be used again.",
 )
 .labels(&[Label::of("outcome", &["hit", "miss"])]);
+const REPLANS: Metric = Metric::counter(
+    "dagwright_replans_total",
+    "{plan}",
+    "Plans that were made anew after a run that failed, by what kind of failure it was for.",
+)
+.labels(&[Label::of("class", &["schema_drift", "resources"])]);
 const COMPILE_SECONDS: Metric = Metric::histogram(
     "dagwright_compile_seconds",
     "s",
@@ -118,6 +124,7 @@ pub const TABLE: &[Metric] = &[
     NEGOTIATION_ROUNDS,
     CONFLICTS,
     PLAN_LOOKUPS,
+    REPLANS,
     COMPILE_SECONDS,
     ACTOR_RESTARTS,
     MAILBOX,
@@ -135,6 +142,7 @@ struct Instruments {
     negotiation_rounds: Histogram<f64>,
     conflicts: Counter<u64>,
     plan_lookups: Counter<u64>,
+    replans: Counter<u64>,
     compile_seconds: Histogram<f64>,
     actor_restarts: Counter<u64>,
     mailbox: Gauge<u64>,
@@ -154,6 +162,7 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
         negotiation_rounds: NEGOTIATION_ROUNDS.to_histogram(&meter),
         conflicts: CONFLICTS.to_counter(&meter),
         plan_lookups: PLAN_LOOKUPS.to_counter(&meter),
+        replans: REPLANS.to_counter(&meter),
         compile_seconds: COMPILE_SECONDS.to_histogram(&meter),
         actor_restarts: ACTOR_RESTARTS.to_counter(&meter),
         mailbox: MAILBOX.to_gauge(&meter),
@@ -227,6 +236,11 @@ pub(crate) fn ended(purpose: Purpose, state: RequestState) {
     };
     let labels = [KeyValue::new(PURPOSE.name, purpose), KeyValue::new("outcome", outcome)];
     INSTRUMENTS.requests.add(1, &labels);
+}
+
+/// Counts a plan that was made anew.
+pub(crate) fn replanned(class: FailureClass) {
+    INSTRUMENTS.replans.add(1, &[KeyValue::new("class", class.as_str())]);
 }
 
 pub(crate) fn record_refused() {

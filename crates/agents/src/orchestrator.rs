@@ -19,6 +19,7 @@ use dagwright_model::{
     message::{self, Conflict, Envelope, Fact, Facts, Party, Question, Role, Transcript},
     plan::Plan,
     record::{Ended, FactRecorded, PlanSealed, Record, RecordBody},
+    setback::Setback,
     task::Problem,
 };
 use dagwright_negotiation::{
@@ -116,7 +117,7 @@ impl OrchestratorAgent {
     /// Opens a request's session where the ledger says it was left.
     fn open(&self, request: RequestId) -> Performance {
         let Some(asked) = self.docket.asked(&request) else { return Box::pin(ready(())) };
-        let read = read(self.store.clone(), request.clone(), asked.first_sequence);
+        let read = read(self.store.clone(), request.clone(), asked.matter.first_sequence);
         let read = self.life.work().slowly_on_behalf_of(request.clone(), read);
         Box::pin(read.into_actor(self).then(move |read, agent, _| match read {
             Ok(records) => {
@@ -133,7 +134,7 @@ impl OrchestratorAgent {
 
     /// Takes a session up from its records; there are none of a new one.
     fn take_up(&mut self, request: &RequestId, asked: Asked, records: &[Record]) -> Option<Step> {
-        let next_sequence = records.last().map_or(asked.first_sequence, |record| record.sequence + 1);
+        let next_sequence = records.last().map_or(asked.matter.first_sequence, |record| record.sequence + 1);
         // When they were said is of another process, or of a clock that was set since: what counts against the bounds is the
         // time from here on.
         let at_ms = self.clock.elapsed_ms();
@@ -142,7 +143,8 @@ impl OrchestratorAgent {
             let problem = session::lost(&Party::sole(Role::Orchestrator));
             return Some(abandon(request, &self.lineup, records, next_sequence, self.clock.now_ms(), problem));
         }
-        match replay::resume(request.clone(), asked.spec, asked.bounds, &self.lineup, &recorded, at_ms) {
+        let before = (asked.matter.setbacks, asked.matter.said);
+        match replay::resume(request.clone(), asked.spec, asked.bounds, before, &self.lineup, &recorded, at_ms) {
             Ok((session, effects)) => {
                 let open = Open::new(session, recorded.len(), next_sequence);
                 self.sessions.insert(request.clone(), open);
@@ -186,7 +188,8 @@ impl OrchestratorAgent {
         let mut bodies = open.news();
         if !bodies.is_empty() {
             // An end has messages of its own: without news, it stands in the ledger already.
-            bodies.extend(ending.as_ref().map(outcome));
+            let setback = open.session.facts().setbacks.last();
+            bodies.extend(ending.as_ref().map(|ending| outcome(ending, setback)));
         }
         let records = numbered(request, bodies, open.next_sequence, at_ms);
         open.next_sequence += records.len() as u64;
@@ -384,16 +387,18 @@ fn numbered(request: &RequestId, bodies: Vec<RecordBody>, first: u64, at: u64) -
     bodies.into_iter().zip(first..).map(record).collect()
 }
 
-/// Returns the record of an ending.
-fn outcome(ending: &Ending) -> RecordBody {
+/// Returns the record of an ending. Where there is no other plan after a setback, what happened to the last one comes first.
+fn outcome(ending: &Ending, setback: Option<&Setback>) -> RecordBody {
+    let after = |problems: Vec<Problem>| {
+        let first = setback.map(|setback| setback.problem.clone());
+        Ended { problems: first.into_iter().chain(problems).collect() }
+    };
     match ending {
         Ending::Sealed(plan) => {
             let plan: Plan = (**plan).clone();
             RecordBody::PlanSealed(Box::new(PlanSealed { hash: plan.hash(), plan }))
         }
-        Ending::Deadlocked(conflicts) => {
-            RecordBody::Deadlocked(Ended { problems: problems(Code::Deadlocked, conflicts) })
-        }
+        Ending::Deadlocked(conflicts) => RecordBody::Deadlocked(after(problems(Code::Deadlocked, conflicts))),
         Ending::Expired { bound, conflicts } => {
             let reached = Problem {
                 code: Code::NegotiationExpired,
@@ -403,9 +408,9 @@ fn outcome(ending: &Ending) -> RecordBody {
             };
             let mut all = vec![reached];
             all.extend(problems(Code::NegotiationExpired, conflicts));
-            RecordBody::Deadlocked(Ended { problems: all })
+            RecordBody::Deadlocked(after(all))
         }
-        Ending::Failed(problems) => RecordBody::Failed(Ended { problems: problems.clone() }),
+        Ending::Failed(problems) => RecordBody::Failed(after(problems.clone())),
     }
 }
 

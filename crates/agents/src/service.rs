@@ -65,6 +65,8 @@ pub struct Settings {
     pub quarantine: String,
     /// The bounds of each negotiation.
     pub bounds: Bounds,
+    /// How often the plan of a request is made anew at most, after runs that failed in a way that another plan may not.
+    pub replans_max: u32,
     /// How long what was found counts as known: a request with the same spec uses the plan again; zero looks anew.
     pub facts_age_max: Duration,
     /// How many requests may be negotiated at a time.

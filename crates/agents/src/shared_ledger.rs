@@ -541,6 +541,7 @@ mod tests {
             traceparent: None,
             run_started_at: None,
             dag_run: None,
+            replans: false,
             rows: None,
             problem: None,
         };

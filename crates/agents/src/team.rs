@@ -19,6 +19,7 @@ use crate::{
     keeper::{Post, Restarts, keep},
     lineup::Lineup,
     mail::Mail,
+    matter::Matter,
     observe::Facts,
     office::{Office, Opened},
     orchestrator::{Negotiated, Notice, OrchestratorAgent},
@@ -186,7 +187,7 @@ impl Team {
         }
     }
 
-    /// Negotiates over a spec for a request whose acceptance is in the ledger, up to `next_sequence`.
+    /// Negotiates over a spec for a request whose acceptance is in the ledger; `matter` says what came before.
     ///
     /// What the ledger has from there on is taken up: a negotiation that another team began goes on, and one that has
     /// ended ends the same.
@@ -198,12 +199,12 @@ impl Team {
         request: RequestId,
         spec: Spec,
         bounds: Bounds,
-        next_sequence: u64,
+        matter: Matter,
     ) -> Result<Negotiated, Error> {
         // The semaphore is never closed.
         let _turn = self.turns.acquire().await;
         let (reply, mut answer) = oneshot::channel();
-        self.docket.enter(request.clone(), Asked { spec, bounds, first_sequence: next_sequence, deaths: 0 }, reply);
+        self.docket.enter(request.clone(), Asked { spec, bounds, matter, deaths: 0 }, reply);
         self.orchestrator.send(Notice::Asked(request)).await.map_err(|_| Error::Lost)?;
         tokio::select! {
             biased;

@@ -81,8 +81,8 @@ impl Engine for Stage {
         self.begun.lock().expect("no panic").push(job.request.clone());
         self.let_end.acquire().await.expect("open").forget();
         let (status, counts) = (Status::Succeeded, Counts::default());
-        append(RecordBody::RunEnded(RunEnded { status, problem: None, counts: counts.clone() }));
-        Ok(RunOutcome { status, problem: None, counts, tasks: Vec::new() })
+        append(RecordBody::RunEnded(RunEnded { status, problem: None, counts: counts.clone(), setback: None }));
+        Ok(RunOutcome { status, problem: None, counts, setback: None, tasks: Vec::new() })
     }
 
     async fn resume(&self, job: Job) -> Result<RunOutcome, EngineError> {
@@ -238,6 +238,7 @@ impl World {
             staging: "/staging".into(),
             quarantine: "/quarantine".into(),
             bounds: Bounds::default(),
+            replans_max: 2,
             facts_age_max: self.facts_age_max,
             negotiations_max: 4,
             runs_max: 4,

@@ -10,8 +10,9 @@ use dagwright_model::{
     event::Rows,
     id::{PlanHash, RequestId, TaskId},
     message::{Message, Party},
-    plan::Plan,
-    record::{EventIdentity, Ingress, PipelineStatus, Purpose},
+    plan::{Plan, PlanChange},
+    record::{EventIdentity, FailureClass, Ingress, PipelineStatus, Purpose, Replanned},
+    setback::SchemaDrift,
     spec::{Diagnostic, Interval},
     task::{Counts, Problem},
 };
@@ -144,8 +145,36 @@ pub(crate) struct Request {
     /// What the requester calls it; only where one request is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) identity: Option<Identity>,
+    /// The further versions of its plan, each made after a run that failed; only where one request is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) replans: Vec<Replan>,
+    /// The schemas that changed, where that waits for a person; likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) drift: Vec<SchemaDrift>,
     /// Where there is more.
     pub(crate) links: BTreeMap<String, String>,
+}
+
+/// A further version of a request's plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Replan {
+    /// Which version it is, from 2.
+    pub(crate) version: u32,
+    /// The plan.
+    #[schemars(with = "String")]
+    pub(crate) plan_hash: PlanHash,
+    /// The plan that it took the place of.
+    #[schemars(with = "String")]
+    pub(crate) replaces: PlanHash,
+    /// What kind of failure it is for: `resources` or `schema_drift`.
+    #[schemars(with = "String")]
+    pub(crate) class: FailureClass,
+    /// What happened to the run of that one.
+    pub(crate) reason: Problem,
+    /// What is done otherwise.
+    pub(crate) changes: Vec<PlanChange>,
+    /// How often the plan may be made anew again.
+    pub(crate) left: u32,
 }
 
 /// What a requester calls a request: a CloudEvent's source and id.
@@ -347,10 +376,19 @@ impl Request {
             rows: summary.rows,
             problems: summary.problem.into_iter().collect(),
             identity: None,
+            replans: Vec::new(),
+            drift: Vec::new(),
             run_id,
             request_id: summary.request,
             pipeline: summary.pipeline,
         }
+    }
+}
+
+impl From<Replanned> for Replan {
+    fn from(replanned: Replanned) -> Self {
+        let Replanned { version, plan_hash, replaces, class, reason, changes, left } = replanned;
+        Self { version, plan_hash, replaces, class, reason, changes, left }
     }
 }
 

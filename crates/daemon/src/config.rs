@@ -135,6 +135,8 @@ pub(crate) struct Negotiation {
     pub(crate) alternatives_max: u32,
     pub(crate) messages_max: u32,
     pub(crate) deadline: Span,
+    /// How often `serve` makes the plan of a request anew at most.
+    pub(crate) replans_max: u32,
     /// How long `serve` takes what was found for known.
     pub(crate) facts_age_max: Span,
 }

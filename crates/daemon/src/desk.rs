@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use dagwright_agents::{
-    Lineup, Negotiated, Ports, Team,
+    Lineup, Matter, Negotiated, Ports, Team,
     observer::{ProcessObserver, Settings},
     ports::{Clock, SystemClock},
 };
@@ -133,7 +133,8 @@ impl Desk {
             lineup: Lineup::default(),
         })
         .await?;
-        let negotiated = team.negotiate(request.clone(), self.file.spec.clone(), bounds(&self.config), 1).await?;
+        let negotiated =
+            team.negotiate(request.clone(), self.file.spec.clone(), bounds(&self.config), Matter::first()).await?;
         Ok((request, negotiated))
     }
 }

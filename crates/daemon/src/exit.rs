@@ -74,6 +74,8 @@ impl Exit {
             | Code::SourceDenied
             | Code::SourceChanged
             | Code::SourceDrifted
+            | Code::PlanUnchanged
+            | Code::DriftRefused
             | Code::SourceMalformed
             | Code::SourceEmpty
             | Code::RecordTooLong
@@ -93,6 +95,7 @@ impl Exit {
             | Code::AgentLost
             | Code::MessageInvalid
             | Code::TaskCrashed
+            | Code::TaskKilled
             | Code::TaskTimedOut
             | Code::Cancelled
             | Code::StoreUnusable

@@ -7,7 +7,6 @@ mod admission;
 mod api;
 mod approvals;
 mod audit;
-mod changes;
 mod cli;
 mod client;
 mod config;

@@ -256,6 +256,7 @@ async fn start_service(
         staging: config.staging(),
         quarantine: config.quarantine(),
         bounds: bounds(config),
+        replans_max: config.negotiation.replans_max,
         facts_age_max: Duration::from_millis(config.negotiation.facts_age_max.0),
         negotiations_max,
         runs_max,

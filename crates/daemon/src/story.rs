@@ -3,11 +3,13 @@
 //! | module | what it tells |
 //! |---|---|
 //! | `negotiated` | what was found, offered, refused and agreed |
+//! | `anew` | what a run taught that failed, and the plan that took the place of its own |
 //! | `ran` | tasks, tries, rows, and how it ended |
 //!
 //! Every sentence stands on a record, so what is told is what the service itself goes by. What was not recorded is not
 //! told.
 
+mod anew;
 mod negotiated;
 mod ran;
 #[cfg(test)]
@@ -108,8 +110,9 @@ impl Teller {
                         format!("the plan changes a sink's schema ({}), and the policy wants that", word(&change))
                     }
                 };
+                let why = if needed.drift.is_empty() { why } else { anew::DRIFTED.to_owned() };
                 let told = format!("A person had to approve plan {}: {why}.", needed.plan_hash.short());
-                self.add("Approval", at, [told]);
+                self.add("Approval", at, [vec![told], anew::drifted(&needed.drift)].concat());
             }
             RecordBody::Approved(decision) => {
                 self.add("Approval", at, [format!("{} approved it.", somebody(decision.by.as_deref()))]);
@@ -143,7 +146,11 @@ impl Teller {
                 self.add("Ran", at, [format!("{} was to be tried again after {pause}.", retry.instance)]);
             }
             RecordBody::RemedyApplied(applied) => self.add("Ran", at, ran::helped(applied)),
-            RecordBody::RunEnded(ended) => self.add("Ended", at, ran::ended(ended)),
+            RecordBody::RunEnded(ended) => match &ended.setback {
+                Some(setback) => self.add("Set back", at, anew::set_back(setback)),
+                None => self.add("Ended", at, ran::ended(ended)),
+            },
+            RecordBody::Replanned(replanned) => self.add("Planned anew", at, anew::replanned(replanned)),
         }
     }
 
@@ -156,6 +163,7 @@ impl Teller {
             (RequestState::Negotiating, _) if summary.next_sequence <= 1 => {
                 "It waits for its turn: requests of one pipeline go on one after the other.".into()
             }
+            (RequestState::Negotiating, _) if summary.replans => "The agents are negotiating another plan.".into(),
             (RequestState::Negotiating, _) => "The agents are negotiating.".into(),
             (RequestState::Sealed | RequestState::AwaitingApproval, _) => "It is about to run.".into(),
             (RequestState::Cancelling, _) => "It is stopping.".into(),

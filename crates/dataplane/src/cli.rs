@@ -223,6 +223,7 @@ fn probe_context(base: Option<String>) -> RunContext {
         params: Default::default(),
         partition: None,
         backfill: false,
+        keep_staged: false,
     }
 }
 

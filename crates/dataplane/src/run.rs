@@ -8,13 +8,14 @@ mod move_;
 mod output;
 mod pass;
 mod publish;
+mod reuse;
 mod split;
 mod views;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use dagwright_model::{
-    code::Code,
+    code::{Code, TaskExit},
     facts::Identity,
     id::Name,
     spec::Locator,
@@ -26,6 +27,7 @@ use crate::{
     connectors::{self, Environment, ReadContext, Sink, Source, WriteContext},
     error::{Error, Result},
     events::{Events, memory_peak_bytes},
+    staging,
     tally::{Rejects, SinkTally, SourceTally},
     transform::BATCH_ROWS,
 };
@@ -132,12 +134,20 @@ async fn work(task: TaskRun, host: Host) -> Result<Done, Failure> {
     host.environment.check_sealed(&spec.connections)?;
     let sealed = Arc::new(spec.connections.clone());
     let task = Task { spec, run: Arc::new(run), sealed, host };
-    match &task.spec.work {
+    let done = match &task.spec.work {
         Work::Split(work) => split::run(&task, work).await,
         Work::Move(work) => move_::run(&task, work).await,
         Work::Publish(work) => publish::run(&task, work).await,
         Work::Cleanup => cleanup::run(&task).await,
+    };
+    let drifted = matches!(&done, Err(failure) if failure.error.code().exit() == TaskExit::SchemaDrift);
+    if drifted
+        && task.run.keep_staged
+        && let Err(error) = staging::set_back(&task.spec.pipeline, &task.run).await
+    {
+        tracing::warn!(code = %error.code(), "the next plan will find nothing staged");
     }
+    done
 }
 
 fn outcome(done: Result<Done, Failure>, cancel: &CancellationToken, started: Instant) -> Outcome {

@@ -13,8 +13,9 @@ use std::{
 use dagwright_model::{
     id::{Name, TaskId},
     schema::{Column, DataType},
-    task::RunContext,
+    task::{Counts, RunContext},
 };
+use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -31,6 +32,9 @@ const FOOTER: &str = "dagwright.extract";
 /// The folder of temporary files beside the pipelines' folders.
 const TEMP: &str = ".tmp";
 
+/// The folder of notes beside a run's relations, a name that none of them can have.
+const SET_BACK: &str = ".set_back";
+
 /// What a staged relation tells beside its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extract {
@@ -38,6 +42,18 @@ pub struct Extract {
     pub cursors: BTreeMap<Name, SeenCursor>,
     /// The columns whose values appear nowhere but in the sink.
     pub classified: BTreeSet<String>,
+    /// What it was made by; absent where it does not stand for all that its task leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
+}
+
+/// What a staged relation was made by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The hash of everything that its content depends on, but for what the sources hold.
+    pub contract: String,
+    /// What its task counted.
+    pub counts: Counts,
 }
 
 /// A cursor that was read.
@@ -123,6 +139,47 @@ pub async fn read(
     Ok(Staged { feed: Feed::Streams { openers, size: Some(size) }, extracts })
 }
 
+/// Returns what each part of a staged relation was made by, or of one partition's part; empty where there is none, and `None`
+/// for a part that does not tell.
+///
+/// # Errors
+/// DW0606.
+pub async fn made(
+    pipeline: &str,
+    run: &RunContext,
+    relation: &Name,
+    partition: Option<u32>,
+) -> Result<Vec<Option<(Made, BTreeMap<Name, SeenCursor>)>>> {
+    let folder = folder(pipeline, run)?.child(relation.as_str());
+    let wanted = partition.map(|partition| folder.file(&format!("{partition}.parquet")));
+    let mut found = Vec::new();
+    for file in folder.list().await? {
+        if wanted.as_ref().is_some_and(|wanted| *wanted != file.location) {
+            continue;
+        }
+        let file = File::open(folder.store().clone(), file.location).await?;
+        let extract: Option<Extract> = file.footer(FOOTER).and_then(|text| serde_json::from_str(&text).ok());
+        found.push(extract.and_then(|extract| Some((extract.made?, extract.cursors))));
+    }
+    Ok(found)
+}
+
+/// Notes that a run failed over a schema, so that its clean-up leaves staged relations to the plan that follows.
+///
+/// # Errors
+/// DW0606.
+pub async fn set_back(pipeline: &str, run: &RunContext) -> Result<()> {
+    let folder = folder(pipeline, run)?.child(SET_BACK);
+    let put = folder.store().put(&folder.file(run.plan_hash.short()), Vec::new().into()).await;
+    put.map(drop).map_err(|error| unusable("a note could not be left").caused_by(error))
+}
+
+async fn was_set_back(pipeline: &str, run: &RunContext) -> Result<bool> {
+    let folder = folder(pipeline, run)?.child(SET_BACK);
+    let note = folder.file(run.plan_hash.short());
+    Ok(folder.list().await?.iter().any(|file| file.location == note))
+}
+
 /// Returns the folder of a task's temporary files; a new try of the same task removes what an earlier one left.
 ///
 /// # Errors
@@ -142,12 +199,14 @@ pub async fn temp(pipeline: &str, task: &TaskId, run: &RunContext) -> Result<Fol
     Folder::open(&path.to_string_lossy(), None)
 }
 
-/// Removes what a run staged, and temporary files of it.
+/// Removes what a run staged, unless another plan may go on from it, and temporary files of it.
 ///
 /// # Errors
 /// DW0606.
 pub async fn remove(pipeline: &str, run: &RunContext) -> Result<()> {
-    folder(pipeline, run)?.remove_all().await?;
+    if !run.keep_staged || !was_set_back(pipeline, run).await? {
+        folder(pipeline, run)?.remove_all().await?;
+    }
     match tokio::fs::remove_dir_all(temp_of_run(pipeline, run)?).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(unusable("temporary files cannot be removed").caused_by(error))

@@ -15,7 +15,7 @@
 //! | [`run_id`] | what a run that we trigger is called, and what it is given |
 //! | `metrics` | what is measured |
 
-mod class;
+pub(crate) mod class;
 pub mod deploy;
 mod deployer;
 mod engine;

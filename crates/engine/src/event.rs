@@ -148,7 +148,8 @@ impl RunEvent {
             | RecordBody::Declined(_)
             | RecordBody::DagCompiled(_)
             | RecordBody::RemedyApplied(_)
-            | RecordBody::PipelineChanged(_) => None,
+            | RecordBody::PipelineChanged(_)
+            | RecordBody::Replanned(_) => None,
         }
     }
 }

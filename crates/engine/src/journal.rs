@@ -27,7 +27,8 @@ pub(crate) struct Journal {
 // === impl Journal ===
 
 impl Journal {
-    /// Opens the journal of a job, and returns what stands in it.
+    /// Opens the journal of a job, and returns what stands in it since the last setback: the run of an earlier version of
+    /// the plan has ended, and says nothing of this one.
     ///
     /// # Errors
     /// When the ledger cannot be read.
@@ -42,6 +43,9 @@ impl Journal {
             events: job.events.clone(),
             next_sequence: records.last().map_or(0, |last| last.sequence + 1),
         };
+        let is_setback = |record: &Record| matches!(&record.body, RecordBody::RunEnded(ended) if ended.is_setback());
+        let first = records.iter().rposition(is_setback).map_or(0, |last| last + 1);
+        let records = records.into_iter().skip(first).collect();
         Ok((journal, records))
     }
 

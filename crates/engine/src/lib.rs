@@ -6,6 +6,7 @@
 //! | `run` | the run of a plan as a pure machine: events in, records and effects out |
 //! | `local` | the shell around it: appends the records, then performs the effects |
 //! | `journal` | a run's part of the ledger |
+//! | `setback` | what a failed run teaches, where its plan is made anew |
 //! | `tally` | what a run counted |
 //! | `process` | one try of a task as a child process on a lease |
 //! | `verdict` | what a process's end means |
@@ -32,6 +33,7 @@ pub mod metrics;
 pub mod outcome;
 mod process;
 mod run;
+mod setback;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -144,6 +146,21 @@ pub struct Job {
     pub events: Sender<RunEvent>,
     /// Once asked, the running tasks are told to end, teardown runs, and the run ends.
     pub cancel: Cancel,
+    /// Whether the plan may be made anew when the run fails in a way that another plan may not.
+    pub replanning: Replanning,
+}
+
+/// Whether a plan may be made anew when its run fails. Then the run ends with a
+/// [setback](dagwright_model::record::RunEnded::setback), and the request goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replanning {
+    /// So many times, this time included.
+    Left(u32),
+    /// Nobody here makes it anew.
+    Never {
+        /// What to do instead, to be added to the hint of such a failure; empty adds nothing.
+        why: &'static str,
+    },
 }
 
 // === impl Job ===

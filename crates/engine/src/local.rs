@@ -129,7 +129,7 @@ async fn drive(
     job: Job,
     started: Option<RunStarted>,
 ) -> Result<RunOutcome, Error> {
-    let mut run = Run::new(job.plan.clone(), parallelism)?;
+    let mut run = Run::new(job.plan.clone(), parallelism, job.replanning)?;
     let (journal, records) = Journal::open(&job).await?;
     for record in &records {
         let misfit = |_| Error::Misfit { request: job.request.clone(), sequence: record.sequence };

@@ -143,6 +143,7 @@ pub(crate) fn recorded(body: &RecordBody, plan: &Plan) {
         | RecordBody::Approved(_)
         | RecordBody::Declined(_)
         | RecordBody::PipelineChanged(_)
+        | RecordBody::Replanned(_)
         | RecordBody::RemedyApplied(_)
         | RecordBody::Cancelled(_) => {}
     }

@@ -3,6 +3,7 @@
 use dagwright_model::{
     message::Role,
     record::TaskInstance,
+    setback::Setback,
     task::{Counts, Outcome, Problem, Status},
 };
 
@@ -16,6 +17,8 @@ pub struct RunOutcome {
     /// The sum of what the succeeded tasks counted. Rows that partitions staged count when they were published: a sink
     /// has them from its publish task, or `loaded` stays 0.
     pub counts: Counts,
+    /// What it taught, where the plan is made anew for it: then the request goes on.
+    pub setback: Option<Box<Setback>>,
     /// Every task instance, in the plan's order; a mapped task that never learnt its partitions stands for itself.
     pub tasks: Vec<TaskReport>,
 }

@@ -31,7 +31,7 @@ use dagwright_model::{
     task::{Outcome, Partition, Status, Work},
 };
 
-use crate::Error;
+use crate::{Error, Replanning};
 
 /// The longest pause before a retry, as the spec's `retries.backoff` promises.
 const BACKOFF_MAX: Duration = Duration::from_hours(1);
@@ -81,6 +81,7 @@ pub(crate) struct Misfit;
 pub(crate) struct Run {
     plan: Arc<Plan>,
     parallelism: NonZeroUsize,
+    replanning: Replanning,
     /// As `plan.tasks`.
     tasks: Vec<Task>,
     positions: HashMap<TaskId, usize>,
@@ -145,7 +146,7 @@ enum Reason {
 
 impl Run {
     /// Makes the run of a plan, with nothing done.
-    pub(crate) fn new(plan: Arc<Plan>, parallelism: NonZeroUsize) -> Result<Self, Error> {
+    pub(crate) fn new(plan: Arc<Plan>, parallelism: NonZeroUsize, replanning: Replanning) -> Result<Self, Error> {
         let mut positions = HashMap::new();
         let mut tasks = Vec::with_capacity(plan.tasks.len());
         for (position, planned) in plan.tasks.iter().enumerate() {
@@ -172,7 +173,17 @@ impl Run {
             let instances = if planned.mapped_over.is_some() { None } else { Some(vec![Instance::new(None)]) };
             tasks.push(Task { after, instances });
         }
-        Ok(Self { plan, parallelism, tasks, positions, started: None, cancelled: false, overdue: false, ended: None })
+        Ok(Self {
+            plan,
+            parallelism,
+            replanning,
+            tasks,
+            positions,
+            started: None,
+            cancelled: false,
+            overdue: false,
+            ended: None,
+        })
     }
 
     /// Takes in what was recorded before, by this engine or an earlier one.
@@ -222,6 +233,7 @@ impl Run {
             | RecordBody::Approved(_)
             | RecordBody::Declined(_)
             | RecordBody::DagCompiled(_)
+            | RecordBody::Replanned(_)
             | RecordBody::PipelineChanged(_) => {}
         }
         Ok(())

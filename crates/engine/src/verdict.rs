@@ -124,7 +124,7 @@ fn speechless(task: &TaskId, exit: Exit) -> Problem {
             (code, format!("exited with code {number} and no outcome"), "the end of its log may tell why")
         }
         Exit::Signal(SIGKILL) => (
-            Code::TaskCrashed,
+            Code::TaskKilled,
             "was killed (signal 9)".into(),
             "the system may have run out of memory: lower goals.memory_max, or run fewer tasks at once",
         ),
@@ -190,7 +190,7 @@ mod tests {
             (Exit::Code(10), Status::Failed, Code::TaskSpecInvalid),
             (Exit::Code(15), Status::Failed, Code::MemoryExhausted),
             (Exit::Code(17), Status::Cancelled, Code::Cancelled),
-            (Exit::Signal(9), Status::Failed, Code::TaskCrashed),
+            (Exit::Signal(9), Status::Failed, Code::TaskKilled),
             (Exit::Signal(11), Status::Failed, Code::TaskCrashed),
             (Exit::Unknown, Status::Failed, Code::TaskCrashed),
         ] {

@@ -100,8 +100,10 @@ impl RecordBody {
             | Self::Declined(_)
             | Self::Deadlocked(_)
             | Self::Failed(_)
-            | Self::PipelineChanged(_)
-            | Self::RunEnded(_) => &[AskKind::Cancel, AskKind::Decide],
+            | Self::PipelineChanged(_) => &[AskKind::Cancel, AskKind::Decide],
+            // After a setback the request goes on, and can be stopped.
+            Self::RunEnded(ended) if ended.is_setback() => &[AskKind::Decide],
+            Self::RunEnded(_) => &[AskKind::Cancel, AskKind::Decide],
             Self::FactRecorded(_)
             | Self::MessageSent(_)
             | Self::PlanSealed(_)
@@ -112,7 +114,8 @@ impl RecordBody {
             | Self::TaskEnded(_)
             | Self::RetryScheduled(_)
             | Self::RemedyApplied(_)
-            | Self::ApprovalNeeded(_) => &[],
+            | Self::ApprovalNeeded(_)
+            | Self::Replanned(_) => &[],
         }
     }
 }

@@ -92,6 +92,8 @@ codes! {
     AgentLost = 203, DataError, "an agent was lost while it negotiated";
     AgentAway = 204, SourceUnavailable, "an agent that takes part is not there";
     Vetoed = 205, BadSpec, "an agent vetoed the plan";
+    PlanUnchanged = 206, BadSpec, "the agents came to the plan again that failed";
+    DriftRefused = 207, SchemaDrift, "a schema changed, and the policy does not allow it";
     // 03xx: sources
     SourceMissing = 301, SourceUnavailable, "a source is missing";
     SourceUnreachable = 302, SourceUnavailable, "a source could not be reached";
@@ -126,6 +128,7 @@ codes! {
     TaskTimedOut = 604, Cancelled, "a task ran longer than allowed";
     Cancelled = 605, Cancelled, "cancelled";
     StagingUnavailable = 606, SinkUnavailable, "the staging area could not be read or written";
+    TaskKilled = 607, SourceUnavailable, "a task was killed, as when memory runs out";
     // 07xx: this program
     ConfigInvalid = 701, BadSpec, "the configuration is not valid";
     StoreBusy = 702, BadSpec, "another process owns the store";

@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     code::Code,
     id::{PlanHash, RequestId, TaskId},
-    record::{Ended, EventIdentity, PipelineStatus, Record, RecordBody, TaskInstance},
+    plan::PlanChange,
+    record::{Ended, EventIdentity, FailureClass, PipelineStatus, Record, RecordBody, TaskInstance},
+    setback::SchemaDrift,
     spec::SchemaChange,
     task::{Counts, Problem, Status},
 };
@@ -86,7 +88,7 @@ kinds! {
     TaskSucceeded = "task.succeeded",
     /// A try of a task did not.
     TaskFailed = "task.failed",
-    /// A failed task, or a failed run, is helped.
+    /// A failed task, or a failed run, is helped; or its plan was made anew.
     RemedyApplied = "remedy.applied",
     /// The run did its work.
     RunSucceeded = "run.succeeded",
@@ -119,6 +121,12 @@ pub struct EventData {
     /// The change of a sink's schema that must be approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_change: Option<SchemaChange>,
+    /// The schemas that changed, where a person must approve that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<SchemaDrift>,
+    /// What the plan is made anew for and how it differs, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replan: Option<ReplanData>,
     /// The rows of a task or run that ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<Rows>,
@@ -128,6 +136,21 @@ pub struct EventData {
     /// Which task, for events of tasks.
     #[serde(flatten)]
     pub task: Option<TaskData>,
+}
+
+/// A further version of a request's plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplanData {
+    /// Which version it is, from 2.
+    pub version: u32,
+    /// The plan that it takes the place of.
+    pub replaces: PlanHash,
+    /// What kind of failure it is for.
+    pub class: FailureClass,
+    /// What is done otherwise.
+    pub changes: Vec<PlanChange>,
+    /// How often the plan may be made anew again.
+    pub left: u32,
 }
 
 /// Which try of which task, in the words of Airflow.
@@ -199,6 +222,8 @@ pub fn of(subject: Subject<'_>, record: &Record) -> Option<Event> {
         run_id: subject.runs.then(|| record.request.to_string()),
         revision: None,
         schema_change: None,
+        drift: Vec::new(),
+        replan: None,
         rows: None,
         error: None,
         task: None,
@@ -228,6 +253,7 @@ pub fn of(subject: Subject<'_>, record: &Record) -> Option<Event> {
         }
         RecordBody::ApprovalNeeded(needed) => {
             data.schema_change = Some(needed.schema_change);
+            data.drift.clone_from(&needed.drift);
             EventKind::ApprovalNeeded
         }
         RecordBody::Declined(decision) => {
@@ -270,6 +296,21 @@ pub fn of(subject: Subject<'_>, record: &Record) -> Option<Event> {
             data.error = Some(cancelled(subject.pipeline));
             EventKind::RequestRejected
         }
+        RecordBody::Replanned(replanned) => {
+            // The run goes on by another plan, under its own id.
+            data.run_id = Some(record.request.to_string());
+            data.error = Some(replanned.reason.clone());
+            data.replan = Some(ReplanData {
+                version: replanned.version,
+                replaces: replanned.replaces.clone(),
+                class: replanned.class,
+                changes: replanned.changes.clone(),
+                left: replanned.left,
+            });
+            EventKind::RemedyApplied
+        }
+        // It is no end: what comes of the next negotiation is told.
+        RecordBody::RunEnded(ended) if ended.is_setback() => return None,
         RecordBody::RunEnded(ended) => {
             data.rows = Some(Rows::of(&ended.counts));
             data.error = ended.problem.clone();
@@ -296,6 +337,8 @@ pub fn refused(refusal: Refusal<'_>) -> Event {
         run_id: None,
         revision: None,
         schema_change: None,
+        drift: Vec::new(),
+        replan: None,
         rows: None,
         error: Some(problem),
         task: None,
@@ -417,7 +460,7 @@ mod tests {
 
     #[test]
     fn an_event_is_named_after_its_record() {
-        let ended = RunEnded { status: Status::Succeeded, problem: None, counts: Counts::default() };
+        let ended = RunEnded { status: Status::Succeeded, problem: None, counts: Counts::default(), setback: None };
         let event = tell(true, RecordBody::RunEnded(ended)).expect("an event");
         assert_eq!((event.id().as_str(), event.kind.type_name().as_str()), ("r/7", "dev.dagwright.run.succeeded.v1"));
         assert_eq!(event.data.run_id.as_deref(), Some("r"));

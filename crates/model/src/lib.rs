@@ -13,6 +13,7 @@
 //! | [`message`] | what agents say to each other about it |
 //! | [`letter`] | those messages between processes |
 //! | [`plan`] | what they agreed on, sealed by a content hash |
+//! | [`setback`] | what a run that failed taught, for the next version of the plan |
 //! | [`task`] | one unit of work of that plan, and what came of it |
 //! | [`record`] | the ledger's records of all of the above |
 //! | [`ask`] | what is asked of whoever acts for a pipeline |
@@ -33,6 +34,7 @@ pub mod plan;
 pub mod record;
 pub mod request;
 pub mod schema;
+pub mod setback;
 pub mod spec;
 pub mod task;
 pub mod units;

@@ -18,6 +18,7 @@ use crate::{
     facts::{ProbeRequest, SinkInspection, SourceProfile, TransformTyping, TypingRequest},
     id::{Name, PlanHash, RequestId},
     schema::{Column, DataType, Verdict},
+    setback::Setback,
     spec::{LossyCast, OrderBy, SchemaChange, Spec},
     task::{Problem, SchemaEdit, SplitBy, WriteStrategy},
 };
@@ -207,6 +208,9 @@ pub struct Facts {
     pub sinks: BTreeMap<Name, SinkInspection>,
     /// The typed steps.
     pub typing: TransformTyping,
+    /// What runs of earlier versions of the plan have taught, the first one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setbacks: Vec<Setback>,
 }
 
 /// One way to do a part of the work, as an assume/guarantee contract.

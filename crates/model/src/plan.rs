@@ -3,8 +3,9 @@
 //! A plan is a set of tasks with dependencies, the choices that led to it, and what Airflow needs to know of the
 //! request. It holds no time and no absolute path, so the same facts seal to the same bytes anywhere.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -112,6 +113,71 @@ pub struct Rejected {
     pub cost: Cost,
     /// Why it lost, one sentence.
     pub why: String,
+}
+
+/// How one plan differs from the one before, in one respect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlanChange {
+    /// What kind of change it is.
+    pub kind: ChangeKind,
+    /// A task, or what of the pipeline.
+    pub subject: String,
+    /// One phrase.
+    pub what: String,
+    /// How much it may hurt.
+    pub risk: Risk,
+}
+
+/// What kind of change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It is no more.
+    Removed,
+    /// It is done otherwise.
+    Changed,
+}
+
+/// How much a change may hurt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Risk {
+    /// The same data arrives in another way.
+    Low,
+    /// Other data arrives, or a sink's schema grows.
+    Medium,
+    /// What is there already is treated differently, or a sink's schema changes in place.
+    High,
+}
+
+// === impl PlanChange ===
+
+impl fmt::Display for PlanChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.kind, self.subject, self.what)
+    }
+}
+
+impl fmt::Display for Risk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        })
+    }
+}
+
+impl fmt::Display for ChangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Added => "+",
+            Self::Removed => "-",
+            Self::Changed => "~",
+        })
+    }
 }
 
 // === impl Plan ===

@@ -16,7 +16,8 @@ use crate::{
     canonical,
     id::{Name, PlanHash, RequestId, TaskId},
     message::{Envelope, Observation},
-    plan::Plan,
+    plan::{Plan, PlanChange},
+    setback::{SchemaDrift, Setback},
     spec::{Interval, SchemaChange},
     task::{Counts, Outcome, Partition, Problem, RunContext, Status},
 };
@@ -74,8 +75,10 @@ pub enum RecordBody {
     PipelineChanged(PipelineChanged),
     /// The request was asked to stop: before its run nothing follows, in a run running tasks end and teardown still runs.
     Cancelled(Cancelled),
-    /// The run ended; nothing follows.
+    /// The run ended; nothing follows, unless it was a setback: then the agents negotiate anew.
     RunEnded(RunEnded),
+    /// The agents agreed anew after a setback; follows the plan.
+    Replanned(Box<Replanned>),
 }
 
 /// The content of [`RecordBody::Accepted`].
@@ -261,6 +264,12 @@ pub struct RunStarted {
     /// The id of the DAG run in Airflow; `None` where the embedded engine runs it.
     #[serde(default)]
     pub dag_run: Option<String>,
+    /// Which version of the request's plan it is, from 1.
+    #[serde(default = "first_version")]
+    pub version: u32,
+    /// See [`RunContext::keep_staged`].
+    #[serde(default)]
+    pub keep_staged: bool,
 }
 
 /// A task, or one of the instances of a mapped task.
@@ -324,7 +333,7 @@ pub struct RemedyApplied {
 }
 
 /// What kind of failure made a run fail, by what there is to do about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// It may well succeed when it is tried again: a process was lost, or Airflow was.
@@ -362,6 +371,10 @@ pub struct ApprovalNeeded {
     pub plan_hash: PlanHash,
     /// The change of a sink's schema that it brings.
     pub schema_change: SchemaChange,
+    /// The schemas that are no longer what the earlier version of the plan was sealed for, as far as the policy does not
+    /// let them go through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<SchemaDrift>,
 }
 
 /// The content of [`RecordBody::Approved`] and [`RecordBody::Declined`].
@@ -411,6 +424,38 @@ pub struct RunEnded {
     /// The sum of what its tasks counted.
     #[serde(default)]
     pub counts: Counts,
+    /// What it taught, where the plan is made anew for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setback: Option<Box<Setback>>,
+}
+
+/// The content of [`RecordBody::Replanned`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replanned {
+    /// Which version of the request's plan it is, from 2.
+    pub version: u32,
+    /// The plan.
+    pub plan_hash: PlanHash,
+    /// The plan that it takes the place of.
+    pub replaces: PlanHash,
+    /// What kind of failure it is for.
+    pub class: FailureClass,
+    /// What happened to the run of that one.
+    pub reason: Problem,
+    /// What is done otherwise.
+    pub changes: Vec<PlanChange>,
+    /// How often the plan may be made anew again.
+    pub left: u32,
+}
+
+// === impl RunEnded ===
+
+impl RunEnded {
+    /// Tells whether the request goes on after it, with another version of the plan.
+    #[must_use]
+    pub fn is_setback(&self) -> bool {
+        self.setback.is_some()
+    }
 }
 
 // === impl Record ===
@@ -449,6 +494,7 @@ impl RecordBody {
             Self::PipelineChanged(_) => "pipeline_changed",
             Self::Cancelled(_) => "cancelled",
             Self::RunEnded(_) => "run_ended",
+            Self::Replanned(_) => "replanned",
         }
     }
 }
@@ -520,6 +566,7 @@ impl RunStarted {
             params: self.params.clone(),
             partition,
             backfill: self.backfill,
+            keep_staged: self.keep_staged,
         }
     }
 }
@@ -535,6 +582,11 @@ impl fmt::Display for TaskInstance {
     }
 }
 
+/// What records of before plans had versions are of.
+fn first_version() -> u32 {
+    1
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Record, RecordBody, RunEnded};
@@ -545,8 +597,12 @@ mod tests {
 
     #[test]
     fn the_time_is_no_part_of_the_content() {
-        let body =
-            RecordBody::RunEnded(RunEnded { status: Status::Succeeded, problem: None, counts: Counts::default() });
+        let body = RecordBody::RunEnded(RunEnded {
+            status: Status::Succeeded,
+            problem: None,
+            counts: Counts::default(),
+            setback: None,
+        });
         let record = |sequence, at| Record { request: RequestId("r".into()), sequence, at, body: body.clone() };
         assert_eq!(record(7, 1).hash(), record(7, 2).hash());
         assert_ne!(record(7, 1).hash(), record(8, 1).hash());

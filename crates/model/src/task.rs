@@ -299,6 +299,10 @@ pub struct RunContext {
     /// Whether committed cursors neither bound the reading nor move: the interval does.
     #[serde(default)]
     pub backfill: bool,
+    /// Whether staged relations outlive a run that fails over a schema, since another plan for the same request may go on
+    /// from them.
+    #[serde(default)]
+    pub keep_staged: bool,
 }
 
 /// One part of a source.

@@ -12,12 +12,15 @@
 //! | [`offer`] | which offers count, whoever makes them |
 //! | [`search`] | the cheapest consistent combination, and why every other alternative lost |
 //! | [`seal`] | the winning combination as a plan |
+//! | [`changes`], [`drift`] | how a plan, and the schemas it uses, differ from the one before |
 //! | [`replay`], [`explain`] | a transcript checked, a plan told |
 //!
 //! The invariants N1 to N7 of the design are debug assertions here and properties of the simulation test.
 
 pub mod case;
+pub mod changes;
 pub mod cost;
+pub mod drift;
 pub mod explain;
 pub mod offer;
 pub mod participants;

@@ -325,7 +325,7 @@ fn a_session_that_is_taken_up_keeps_its_parties() {
         // Whoever is configured by now: those who were asked go on.
         let who = if taken == 0 { &lineup } else { &mains() };
         let (id, spec) = (RequestId("r".into()), fixture.spec.clone());
-        let resume = resume(id, spec, Bounds::default(), who, &recorded[..taken], 1);
+        let resume = resume(id, spec, Bounds::default(), (Vec::new(), 0), who, &recorded[..taken], 1);
         assert_eq!(resume.expect("the same rules").0.parties(), lineup, "after {taken} messages");
         resumed += 1;
     }

@@ -12,6 +12,7 @@ use dagwright_model::{
     id::RequestId,
     message::{Bounds, Envelope, Fact, Message, Observation, Origin, Party, Question, Role, Transcript},
     plan::Plan,
+    setback::Setback,
     spec::Spec,
     task::Problem,
 };
@@ -44,9 +45,22 @@ pub struct Divergence {
 ///
 /// # Panics
 /// Never: every message is delivered, so the session ends (N1).
-pub fn converse(id: RequestId, spec: Spec, mut observe: impl FnMut(&Question) -> Fact) -> Conversation {
+pub fn converse(id: RequestId, spec: Spec, observe: impl FnMut(&Question) -> Fact) -> Conversation {
+    converse_after(id, spec, Vec::new(), observe)
+}
+
+/// The same after runs that failed.
+///
+/// # Panics
+/// As [`converse`].
+pub fn converse_after(
+    id: RequestId,
+    spec: Spec,
+    setbacks: Vec<Setback>,
+    mut observe: impl FnMut(&Question) -> Fact,
+) -> Conversation {
     let rates = Rates::default();
-    let mut session = Session::new(id, spec, Bounds::default(), rates);
+    let mut session = Session::new(id, spec, Bounds::default(), rates).after(setbacks, 0);
     let mut agents: BTreeMap<Party, Participant> =
         Role::PARTICIPANTS.map(Party::sole).map(|party| (party.clone(), Participant::new(party, rates))).into();
     let mut inbox: VecDeque<Effect> = session.apply(Event::Opened { at_ms: 0 }).into();
@@ -86,7 +100,12 @@ pub fn replay(spec: Spec, bounds: Bounds, recorded: &Transcript) -> Result<Optio
     let Some(first) = recorded.0.first() else { return Ok(None) };
     let session = Session::new(first.session.clone(), spec, bounds, Rates::default());
     let parties = parties(&recorded.0, session.parties());
-    let mut session = session.among(parties);
+    // What it knew from the beginning it told with its call; before that it plays no part.
+    let setbacks = recorded.0.iter().find_map(|envelope| match &envelope.body {
+        Message::CallForProposals(call) => Some(call.facts.setbacks.clone()),
+        _ => None,
+    });
+    let mut session = session.among(parties).after(setbacks.unwrap_or_default(), first.sequence.saturating_sub(1));
     let mut ending = ending_of(session.apply(Event::Opened { at_ms: 0 }));
     for envelope in recorded.0.iter().filter(|envelope| envelope.from.role != Role::Orchestrator) {
         let effects = session.apply(Event::Received { envelope: envelope.clone(), at_ms: 0 });
@@ -113,7 +132,8 @@ pub fn replay(spec: Spec, bounds: Bounds, recorded: &Transcript) -> Result<Optio
     })
 }
 
-/// Takes a session up at `now_ms` from what was recorded of it, each message with its time; from nothing, opens it.
+/// Takes a session up at `now_ms` from what was recorded of it, each message with its time; from nothing, opens it. What runs
+/// have taught, and how much was said in earlier sessions of the request, is as [`Session::after`] was told.
 ///
 /// The effects are what may not have reached anyone: the questions that are open, or the end. Whoever was asked takes
 /// part; of a role of which nobody was asked yet, `lineup` does.
@@ -124,12 +144,13 @@ pub fn resume(
     id: RequestId,
     spec: Spec,
     bounds: Bounds,
+    (setbacks, said): (Vec<Setback>, u32),
     lineup: &[Party],
     recorded: &[(u64, Envelope)],
     now_ms: u64,
 ) -> Result<(Session, Vec<Effect>), Divergence> {
     let parties = parties(recorded.iter().map(|(_, envelope)| envelope), lineup);
-    let mut session = Session::new(id, spec, bounds, Rates::default()).among(parties);
+    let mut session = Session::new(id, spec, bounds, Rates::default()).among(parties).after(setbacks, said);
     let opened_ms = recorded.first().map_or(now_ms, |(at_ms, _)| *at_ms);
     let ending = recorded.last().and_then(|(_, last)| outside_ending(&last.body));
     let mut effects = session.apply(Event::Opened { at_ms: opened_ms });

@@ -10,6 +10,7 @@ pub mod placement;
 pub mod privilege;
 pub mod pushdown;
 pub mod read_write;
+pub mod setback;
 pub mod sink_mode;
 pub mod sink_schema;
 pub mod source_type;

@@ -2,7 +2,7 @@
 //!
 //! | placement | tasks |
 //! |---|---|
-//! | fused | `load_<sink>` (or `load`, for several sinks): from the sources to the sinks |
+//! | fused | `load_<sink>` (or `load`, for several sinks): from the sources to the sinks; after a setback also `cleanup` |
 //! | mapped | `split_<source>`, `load_<sink>` once for each part, `publish_<sink>`, `cleanup` |
 //! | staged | `extract_<source>`, `transform`, `load_<sink>`, `cleanup` |
 
@@ -115,7 +115,9 @@ impl Draft<'_> {
         let sources = self.case.spec.sources.keys();
         let inputs = sources.map(|name| (name.clone(), Input::Source(self.source_read(name, false)))).collect();
         let work = self.whole_move(inputs);
-        vec![self.task(Role::Loading, self.load_id(), Work::Move(work), Vec::new(), cost)]
+        let tasks = vec![self.task(Role::Loading, self.load_id(), Work::Move(work), Vec::new(), cost)];
+        // The run of an earlier version may have left what it staged.
+        if self.case.facts.setbacks.is_empty() { tasks } else { self.with_cleanup(tasks) }
     }
 
     fn mapped(&self, cost: Cost) -> Vec<PlannedTask> {

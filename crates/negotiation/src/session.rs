@@ -22,6 +22,7 @@ use dagwright_model::{
         Role, SOLE_INSTANCE, Transcript,
     },
     plan::Plan,
+    setback::Setback,
     spec::Spec,
     task::Problem,
 };
@@ -133,6 +134,16 @@ impl Session {
         debug_assert!(self.state == State::New, "nobody was asked yet");
         let parties: BTreeSet<_> = parties.into_iter().filter(|party| party.role != Role::Orchestrator).collect();
         self.parties = parties.into_iter().collect();
+        self
+    }
+
+    /// Negotiates anew after runs that failed: they are facts from the beginning. `said` is how many messages the
+    /// orchestrator sent in the request's earlier sessions, so that nobody takes a question of this one for one of those.
+    #[must_use]
+    pub fn after(mut self, setbacks: Vec<Setback>, said: u32) -> Self {
+        debug_assert!(self.state == State::New, "nobody was asked yet");
+        self.facts.setbacks = setbacks;
+        self.sent = said;
         self
     }
 

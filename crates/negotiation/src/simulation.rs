@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use dagwright_model::{
     facts::{Count, KeyCheck, ProbeRequest},
     id::RequestId,
-    message::{Bounds, Envelope, Fact, Message, Observation, Origin, Party, Question, Role, Transcript},
+    message::{Bounds, Envelope, Fact, Message, Observation, Origin, Party, Placement, Question, Role, Transcript},
     schema::DataType,
     spec::{FileFormat, Locator, LossyCast, Objective, SchemaChange, SinkMode},
     units::{ByteSize, Span},
@@ -18,8 +18,8 @@ use crate::{
     cost::Rates,
     participants,
     participants::Participant,
-    replay::{converse, replay, resume},
-    rules::fixture::Fixture,
+    replay::{converse_after, replay, resume},
+    rules::{fixture::Fixture, setback::tests::setback},
     seal, search,
     session::{Effect, Ending, Event, Session},
 };
@@ -121,6 +121,12 @@ fn random_case(random: &mut Random) -> Fixture {
     fixture.spec.goals.optimize = random.pick(&[Objective::Cost, Objective::Time, Objective::Memory]);
     fixture.spec.goals.memory_max = ByteSize(random.pick(&[1 << 20, 64 << 20, 512 << 20]));
     fixture.spec.goals.deadline = random.pick(&[None, Some(Span(50)), Some(Span(600_000))]);
+    let setbacks = if random.one_in(3) { 1 + random.below(2) } else { 0 };
+    for version in 1..=u32::try_from(setbacks).expect("small") {
+        let placement = random.pick(&[Placement::Fused, Placement::Staged, Placement::Mapped]);
+        let parts = (placement == Placement::Mapped).then(|| random.pick(&[2, 8, 64]));
+        fixture.facts.setbacks.push(setback(version, placement, parts));
+    }
     fixture
 }
 
@@ -142,6 +148,8 @@ struct World<'a> {
     in_flight: Vec<Envelope>,
     now_ms: u64,
     endings: Vec<Ending>,
+    /// How much was said in earlier sessions of the request.
+    said: u32,
     /// When each message entered the transcript, as a ledger has it.
     at_ms: Vec<u64>,
 }
@@ -200,7 +208,8 @@ impl World<'_> {
         let recorded: Vec<_> = self.at_ms.iter().copied().zip(self.session.transcript().0).collect();
         let (id, spec) = (recorded[0].1.session.clone(), self.fixture.spec.clone());
         let lineup = self.session.parties().to_vec();
-        let resumed = resume(id, spec, Bounds::default(), &lineup, &recorded, self.now_ms);
+        let before = (self.fixture.facts.setbacks.clone(), self.said);
+        let resumed = resume(id, spec, Bounds::default(), before, &lineup, &recorded, self.now_ms);
         let was_over = self.session.is_over();
         let (session, effects) = resumed.unwrap_or_else(|divergence| panic!("N6: {divergence}"));
         self.session = session;
@@ -248,11 +257,14 @@ fn simulate(seed: u64, weather: Weather) -> &'static str {
     let fixture = random_case(&mut random);
     let id = RequestId(format!("seed-{seed}"));
     let bounds = Bounds::default();
+    let said = if fixture.facts.setbacks.is_empty() { 0 } else { 40 };
     let mut world = World {
         random: &mut random,
         weather,
         fixture: &fixture,
-        session: Session::new(id.clone(), fixture.spec.clone(), bounds, Rates::default()),
+        session: Session::new(id.clone(), fixture.spec.clone(), bounds, Rates::default())
+            .after(fixture.facts.setbacks.clone(), said),
+        said,
         agents: Role::PARTICIPANTS
             .map(Party::sole)
             .map(|party| (party.clone(), Participant::new(party, Rates::default())))
@@ -279,7 +291,8 @@ fn simulate(seed: u64, weather: Weather) -> &'static str {
         assert_eq!(replayed.map(|plan| plan.hash()), Some(plan.hash()), "N6: seed {seed}");
     }
     if matches!(ending, Ending::Sealed(_) | Ending::Deadlocked(_)) {
-        let direct = converse(id, fixture.spec.clone(), |question| answer(&fixture, question));
+        let setbacks = fixture.facts.setbacks.clone();
+        let direct = converse_after(id, fixture.spec.clone(), setbacks, |question| answer(&fixture, question));
         assert_eq!(told(&transcript), told(&direct.transcript), "N6: the network of seed {seed} changed what was said");
     }
     match ending {
@@ -310,6 +323,10 @@ fn check_plan(seed: u64, fixture: &Fixture, plan: &dagwright_model::plan::Plan, 
     });
     let chosen: Vec<_> = offered.filter(|offer| plan.choices.iter().any(|choice| choice.chosen == offer.id)).collect();
     assert!(chosen.len() >= plan.choices.len(), "seed {seed} chose among the offers");
+    for setback in &fixture.facts.setbacks {
+        let differs = (plan.placement(), plan.parts()) != (setback.placement, setback.parts);
+        assert!(differs, "seed {seed} does again what ran out of memory");
+    }
     for offer in chosen {
         assert!(offer.objections.is_empty(), "N3: seed {seed}");
         let policies = offer.lossy.iter().all(|used| search::allowed(used.policy, spec.policy.lossy_cast));

@@ -3,7 +3,7 @@
 use dagwright_model::{
     facts::{Count, KeyCheck, ProbeRequest},
     id::RequestId,
-    message::{Bound, Bounds, ConflictKind, Cost, Fact, Message, Party, Question, Role},
+    message::{Bound, Bounds, ConflictKind, Cost, Fact, Message, Party, Placement, Question, Role},
     plan::Plan,
     schema::DataType,
     spec::{FileFormat, Locator, LossyCast, SchemaChange, Spec},
@@ -14,8 +14,8 @@ use dagwright_model::{
 use crate::{
     cost::Rates,
     explain::explain,
-    replay::{Conversation, converse, replay},
-    rules::fixture::Fixture,
+    replay::{Conversation, converse, converse_after, replay},
+    rules::{fixture::Fixture, setback::tests::setback},
     session::{Effect, Ending, Event, Session},
 };
 
@@ -287,4 +287,57 @@ fn an_offer_of_another_role_or_for_nothing_is_passed_over() {
     }
     let last = session.transcript().0.pop().expect("messages");
     assert_eq!(last.body.kind(), "sealed", "as without the strange offers");
+}
+
+/// Holds the negotiation of a fixture after the setbacks in its facts, and checks that its transcript replays.
+fn negotiate_anew(fixture: &Fixture) -> Conversation {
+    let observe = |question: &Question| match question {
+        Question::Probe(ProbeRequest::Source { name, .. }) => Fact::Source(fixture.facts.sources[name].clone()),
+        Question::Probe(ProbeRequest::Sink { name, .. }) => Fact::Sink(fixture.facts.sinks[name].clone()),
+        Question::Type(_) => Fact::Typing(fixture.facts.typing.clone()),
+    };
+    let (spec, setbacks) = (fixture.spec.clone(), fixture.facts.setbacks.clone());
+    let found = converse_after(RequestId("r".into()), spec.clone(), setbacks, observe);
+    replay(spec, Bounds::default(), &found.transcript).expect("the same messages");
+    found
+}
+
+#[test]
+fn a_plan_that_ran_out_of_memory_is_followed_by_another_until_there_is_none() {
+    let mut fixture = Fixture::table();
+    let mut seen = Vec::new();
+    let conflicts = loop {
+        let plan = match negotiate_anew(&fixture).ending {
+            Ending::Sealed(plan) => plan,
+            Ending::Deadlocked(conflicts) => break conflicts,
+            other => panic!("{other:#?}"),
+        };
+        let way = (plan.placement(), plan.parts());
+        assert!(!seen.contains(&way), "{way:?} again");
+        seen.push(way);
+        let version = u32::try_from(seen.len()).expect("few");
+        fixture.facts.setbacks.push(setback(version, plan.placement(), plan.parts()));
+    };
+    use Placement::{Fused, Mapped, Staged};
+    assert_eq!(
+        seen,
+        [(Fused, None), (Staged, None), (Mapped, Some(2)), (Mapped, Some(8)), (Mapped, Some(32)), (Mapped, Some(64))]
+    );
+    let named = conflicts.iter().filter(|conflict| conflict.kind == ConflictKind::Memory);
+    assert!(named.clone().any(|conflict| conflict.message.contains("ran out of its 64MiB")), "{conflicts:#?}");
+    assert!(named.clone().all(|conflict| !conflict.remedies.is_empty()));
+}
+
+#[test]
+fn a_setback_is_why_the_way_that_had_it_lost() {
+    let mut fixture = Fixture::files(1);
+    fixture.facts.setbacks = vec![setback(1, Placement::Fused, None)];
+    let found = negotiate_anew(&fixture);
+    let Ending::Sealed(plan) = found.ending else { panic!("{:#?}", found.ending) };
+    assert_eq!(plan.placement(), Placement::Staged);
+    let why = &plan.choices[0].rejected[0].why;
+    assert!(
+        why.starts_with("version 1 of the plan did it fused, and task load_warehouse ran out of its 64MiB"),
+        "{why}"
+    );
 }

@@ -358,7 +358,7 @@ fn what_is_asked_stays_until_it_is_settled(store: &impl Cache) {
     assert_eq!(store.asks(&id("a")).expect("reads"), [ask("a", cancel("ann"))], "the first one counts");
     let plan = plan("one");
     let decision = || Decision { plan_hash: plan.hash(), by: None };
-    let needed = ApprovalNeeded { plan_hash: plan.hash(), schema_change: SchemaChange::None };
+    let needed = ApprovalNeeded { plan_hash: plan.hash(), schema_change: SchemaChange::None, drift: Vec::new() };
     store.append(&[sealed("a", 1, &plan), record("a", 2, RecordBody::ApprovalNeeded(needed))]).expect("appends");
     // The log tells in its order what was asked and what came of it.
     let told = [Entry::Ask(ask("a", AskBody::Approve(decision()))), Entry::Ask(ask("b", AskBody::Decline(decision())))];
@@ -382,7 +382,7 @@ fn what_is_asked_too_late_is_not_kept(store: &impl Cache) {
     store.append(&[served("a", "p", Purpose::Run, 1), sealed("a", 1, &plan)]).expect("appends");
     assert!(!store.ask(&ask("a", take_on())).expect("asks"), "it is taken on already");
     assert!(!store.ask(&ask("a", approve(&plan.hash()))).expect("asks"), "it does not wait for that");
-    let needed = ApprovalNeeded { plan_hash: plan.hash(), schema_change: SchemaChange::None };
+    let needed = ApprovalNeeded { plan_hash: plan.hash(), schema_change: SchemaChange::None, drift: Vec::new() };
     store.append(&[record("a", 2, RecordBody::ApprovalNeeded(needed))]).expect("appends");
     assert!(!store.ask(&ask("a", approve(&PlanHash("2".repeat(64))))).expect("asks"), "it waits with another plan");
     store.append(&[record("a", 3, RecordBody::Cancelled(Cancelled::default()))]).expect("appends");
@@ -474,13 +474,15 @@ fn run_started(request: &str, sequence: u64, plan: &Plan) -> Record {
         interval: None,
         params: Default::default(),
         backfill: false,
+        keep_staged: false,
         dag_run: None,
+        version: 1,
     };
     record(request, sequence, RecordBody::RunStarted(Box::new(started)))
 }
 
 fn ended(status: Status) -> RecordBody {
-    RecordBody::RunEnded(RunEnded { status, problem: None, counts: Counts::default() })
+    RecordBody::RunEnded(RunEnded { status, problem: None, counts: Counts::default(), setback: None })
 }
 
 fn problem() -> Problem {

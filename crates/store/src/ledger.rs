@@ -9,6 +9,7 @@
 mod asks;
 mod cache;
 mod retention;
+mod summary;
 
 use std::{
     collections::BTreeMap,
@@ -23,11 +24,11 @@ use std::{
 use dagwright_model::{
     ask::{Ask, AskKind},
     canonical,
-    event::{self, Event, Rows, Subject},
+    event::{Event, Rows},
     id::{PlanHash, RequestId},
     message::Observation,
     plan::Plan,
-    record::{Accepted, Ingress, PipelineStatus, Purpose, Record, RecordBody},
+    record::{PipelineStatus, Purpose, Record, RecordBody},
     task::Status,
 };
 use dagwright_wire::record;
@@ -297,7 +298,7 @@ impl<M: OrderedMap> Ledger<M> {
     ) -> Result<RequestSummary, Error> {
         let mut summary = match (summary, &record.body) {
             (None, RecordBody::Accepted(accepted)) => {
-                let mut summary = accept(record, accepted)?;
+                let mut summary = summary::accept(record, accepted)?;
                 if let Some(known) = self.pipeline_in(batch, &summary.pipeline)?
                     && summary.purpose != Purpose::Plan
                 {
@@ -331,7 +332,8 @@ impl<M: OrderedMap> Ledger<M> {
             | RecordBody::TaskStarted(_)
             | RecordBody::TaskEnded(_)
             | RecordBody::RetryScheduled(_)
-            | RecordBody::RemedyApplied(_) => {}
+            | RecordBody::RemedyApplied(_)
+            | RecordBody::Replanned(_) => {}
             RecordBody::FactRecorded(fact) => {
                 if !keys::is_text(&fact.key) {
                     return Err(Error::Misuse { what: "a fact's key is empty, too long, or holds a zero byte" });
@@ -366,6 +368,7 @@ impl<M: OrderedMap> Ledger<M> {
             RecordBody::PipelineChanged(_) => summary.state = RequestState::Succeeded,
             RecordBody::RunStarted(started) => {
                 summary.state = RequestState::Running;
+                summary.replans = false;
                 summary.run_started_at = Some(record.at);
                 summary.dag_run.clone_from(&started.dag_run);
                 batch.put(keys::baseline(&summary.pipeline), started.plan_hash.0.clone().into_bytes());
@@ -375,6 +378,11 @@ impl<M: OrderedMap> Ledger<M> {
                     RequestState::Running => RequestState::Cancelling,
                     _ => RequestState::Cancelled,
                 }
+            }
+            // The agents go on with it.
+            RecordBody::RunEnded(ended) if ended.is_setback() => {
+                summary.state = RequestState::Negotiating;
+                summary.replans = true;
             }
             RecordBody::RunEnded(ended) => {
                 summary.rows = Some(Rows::of(&ended.counts));
@@ -590,40 +598,6 @@ impl<M: fmt::Debug> fmt::Debug for Ledger<M> {
     }
 }
 
-// === impl RequestSummary ===
-
-impl RequestSummary {
-    fn is_unfinished_run(&self) -> bool {
-        match self.purpose {
-            Purpose::Run => self.state.is_unfinished(),
-            Purpose::Plan | Purpose::Apply | Purpose::Pause | Purpose::Delete => false,
-        }
-    }
-
-    /// Tells whether a service took the request on, which then goes on with it; a command does that itself.
-    fn is_served(&self) -> bool {
-        match self.ingress {
-            Ingress::Http | Ingress::Kafka | Ingress::Airflow => true,
-            Ingress::CommandLine => false,
-        }
-    }
-
-    /// Returns what the outside is told of a record that this summary has taken in.
-    fn tell(&self, record: &Record) -> Option<Event> {
-        if self.purpose == Purpose::Plan {
-            return None; // Whoever only looks gets the answer at once, and changes nothing.
-        }
-        let subject = Subject {
-            pipeline: &self.pipeline,
-            plan: self.plan.as_ref(),
-            runs: self.run_started_at.is_some(),
-            dag_run: self.dag_run.as_deref(),
-            traceparent: self.traceparent.as_deref(),
-        };
-        event::of(subject, record)
-    }
-}
-
 // === impl Batch ===
 
 impl Batch {
@@ -668,29 +642,4 @@ fn check(records: &[Record]) -> Result<(), Error> {
         return misuse("a request id is empty, too long, or holds a zero byte");
     }
     Ok(())
-}
-
-fn accept(record: &Record, accepted: &Accepted) -> Result<RequestSummary, Error> {
-    if !keys::is_text(&accepted.pipeline) {
-        return Err(Error::Misuse { what: "a pipeline is empty, too long, or holds a zero byte" });
-    }
-    Ok(RequestSummary {
-        request: record.request.clone(),
-        pipeline: accepted.pipeline.clone(),
-        spec_hash: accepted.spec_hash.clone(),
-        purpose: accepted.purpose,
-        run_key: accepted.run_key(),
-        accepted_at: record.at,
-        changed_at: record.at,
-        next_sequence: 0,
-        state: RequestState::Negotiating,
-        plan: None,
-        ingress: accepted.ingress,
-        requester: accepted.requester.clone(),
-        traceparent: accepted.traceparent.clone(),
-        run_started_at: None,
-        dag_run: None,
-        rows: None,
-        problem: None,
-    })
 }

@@ -359,6 +359,9 @@ pub struct RequestSummary {
     /// The id of its DAG run, where Airflow runs it.
     #[serde(default)]
     pub dag_run: Option<String>,
+    /// Whether its last run was a setback, and that of another plan has not begun.
+    #[serde(default)]
+    pub replans: bool,
     /// The rows of its run, once that ended.
     #[serde(default)]
     pub rows: Option<Rows>,

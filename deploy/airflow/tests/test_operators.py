@@ -93,7 +93,8 @@ def test_the_daemons_secret_reaches_no_task(fake, daemon):
         (18, PROBLEM, False, "DW0401"),
         (19, None, False, "elsewhere"),
         (101, None, True, "DW0603.*exit code 101"),
-        (-9, None, True, "DW0603.*exit code -9"),
+        (-9, None, True, "DW0607.*killed"),
+        (-11, None, True, "DW0603.*exit code -11"),
     ],
 )
 def test_exit_codes_retry_or_fail(fake, exit_code, problem, retried, message):

@@ -90,6 +90,13 @@ def test_a_request_may_be_a_backfill():
         run.run_context(context({"dagwright_backfill": "yes"}), PLAN, 3, None)
 
 
+def test_a_request_may_go_on_from_what_its_run_staged():
+    assert run.run_context(context(), PLAN, 3, None)["keep_staged"] is False
+    assert run.run_context(context({"dagwright_keep_staged": True}), PLAN, 3, None)["keep_staged"] is True
+    with pytest.raises(run.RunError):
+        run.run_context(context({"dagwright_keep_staged": 1}), PLAN, 3, None)
+
+
 def test_generations_count_clears_alone():
     assert run.generation(max_tries=3, retries=3) == 0
     assert run.generation(max_tries=4, retries=3) == 1

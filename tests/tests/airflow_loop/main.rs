@@ -50,5 +50,6 @@ fn story(world: &mut World, major: u32) {
         approvals::people_decide_in_airflow(world);
         approvals::what_is_decided_elsewhere_is_asked_no_longer(world);
     }
+    steps::what_drifted_is_planned_anew(world);
     steps::a_pipeline_rests_and_goes(world);
 }

@@ -298,6 +298,63 @@ pub(crate) fn a_missed_deadline_is_told(world: &mut World, major: u32) {
     }
 }
 
+/// A source changes between the plan and its run: the run fails over that, another plan is made, waits for a person who sees both
+/// schemas, and runs as a run of its own.
+pub(crate) fn what_drifted_is_planned_anew(world: &mut World) {
+    let file = world.rows("drifted.csv", 0, 50);
+    let mut spec = world.spec("drifted", &file);
+    spec["policy"] = json!({ "schema_change": "additive", "approval": "always" });
+    world.request("drifting", &json!({ "spec": spec }));
+    let first = world.told("drifting", "approval.needed");
+    assert_eq!(first["data"].get("drift"), None, "{first}");
+    let rows: String = (0..60).map(|id| format!("{id},{}\n", id * 2)).collect();
+    world.workspace.write("drifted.csv", format!("id,amount\n{rows}"));
+    let approve = |world: &World, event: &Value| {
+        let hash = event["data"]["plan_hash"].as_str().expect("a plan");
+        world.daemon().run(&world.workspace, &["approve", hash]).expect(0);
+    };
+    approve(world, &first);
+
+    let request = first["data"]["request_id"].clone();
+    let of_request = |kind: &'static str| {
+        let (request, name) = (request.clone(), type_of(kind));
+        move |event: &Value| event["data"]["request_id"] == request && event["type"] == name
+    };
+    let is_remedy = of_request("remedy.applied");
+    let remedy = world.event("another plan", |event| is_remedy(event) && event["data"]["replan"]["version"] == 2);
+    assert_eq!(remedy["data"]["error"]["code"], "DW0305", "{remedy}");
+    let needs_approval = of_request("approval.needed");
+    let second = world.event("its approval", |event| {
+        needs_approval(event) && event["data"]["plan_hash"] != first["data"]["plan_hash"]
+    });
+    assert_eq!(second["data"]["drift"][0]["change"], "breaking", "{second}");
+    // Whoever is asked next goes on from there, too.
+    world.kill_daemon();
+    world.start_daemon();
+    approve(world, &second);
+
+    let ended = world.told("drifting", "run.succeeded");
+    assert_eq!(ended["data"]["rows"]["loaded"], 60);
+    let kinds = world.kinds(&request);
+    assert_eq!((kinds.get("run.started"), kinds.get("run.failed")), (Some(&2), None), "{kinds:?}");
+    let of_version = |version: &str| format!("dagwright__{}{version}", request.as_str().expect("an id"));
+    let runs = world.runs("drifted");
+    let state = |run_id: &str| runs.iter().find(|run| run.run_id == run_id).map(|run| run.state.clone());
+    assert_eq!(runs.len(), 2, "one for each version of the plan");
+    assert_eq!(state(&of_version("")), Some(RunState::Failed));
+    assert_eq!(state(&of_version("__v2")), Some(RunState::Success));
+    assert_eq!(
+        world.query("select count(*), count(distinct _dagwright_run_id), sum(amount) from public.drifted"),
+        "60|1|3540"
+    );
+    let explained = world.daemon().run(&world.workspace, &["explain", request.as_str().expect("an id")]);
+    assert!(
+        explained.expect(0).stdout.contains("The source source was: id int32, text string."),
+        "{}",
+        explained.stdout
+    );
+}
+
 /// A pipeline that is paused rests in Airflow; one that is deleted is gone from where Airflow reads DAGs.
 pub(crate) fn a_pipeline_rests_and_goes(world: &mut World) {
     let is_paused = async |world: &World| world.client.dag("copied").await.map(|dag| dag.is_paused);

@@ -1,5 +1,6 @@
 //! The service end to end: real programs, real files, and the bytes on the wire.
 
+mod anew;
 mod commands;
 mod endings;
 mod manners;

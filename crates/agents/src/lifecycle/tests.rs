@@ -1,5 +1,7 @@
 //! The life of a request, event by event.
 
+mod anew;
+
 use std::sync::Arc;
 
 use dagwright_model::{
@@ -60,6 +62,8 @@ fn plan(approval: Approval, schema_change: SchemaChange) -> Plan {
     }
 }
 
+const REPLANS_MAX: u32 = 2;
+
 /// Drives a life and writes down what it does.
 struct Bench {
     life: Lifecycle,
@@ -75,7 +79,7 @@ impl Bench {
     }
 
     fn of(accepted: Accepted, deploys: bool) -> Self {
-        Self { life: Lifecycle::new(&accepted, deploys), accepted, deploys, records: Vec::new() }
+        Self { life: Lifecycle::new(&accepted, deploys, REPLANS_MAX), accepted, deploys, records: Vec::new() }
     }
 
     #[track_caller]
@@ -89,13 +93,15 @@ impl Bench {
                     self.records.push(body);
                     told
                 }
-                Effect::Negotiate => "negotiate".into(),
+                Effect::Negotiate(setbacks) if setbacks.is_empty() => "negotiate".into(),
+                Effect::Negotiate(setbacks) => format!("negotiate after {}", setbacks.len()),
                 Effect::LookUp(_) => "look up".into(),
                 Effect::Deploy(Deployment::Plan { resume: false, .. }) => "deploy".into(),
                 Effect::Deploy(Deployment::Plan { resume: true, .. }) => "deploy and resume".into(),
                 Effect::Deploy(Deployment::Pause) => "pause".into(),
                 Effect::Deploy(Deployment::Remove) => "remove".into(),
-                Effect::Run(_) => "run".into(),
+                Effect::Run { version: 1, .. } => "run".into(),
+                Effect::Run { version, replanning, .. } => format!("run v{version} ({replanning:?})"),
                 Effect::StopRun { .. } => "stop".into(),
                 Effect::End => "end".into(),
             });
@@ -120,7 +126,7 @@ impl Bench {
 
     /// Loses the machine and builds it anew from what it recorded.
     fn lose(&mut self) -> &mut Self {
-        self.life = Lifecycle::new(&self.accepted, self.deploys);
+        self.life = Lifecycle::new(&self.accepted, self.deploys, REPLANS_MAX);
         for body in &self.records {
             assert_eq!(self.life.replay(body, |_| None), Ok(()), "{}", body.kind());
         }
@@ -144,7 +150,7 @@ fn a_run_is_negotiated_compiled_and_run() {
     let mut bench = Bench::new(Purpose::Run, None);
     bench.turn(ACTIVE, 0, "negotiate");
     bench.seal(Approval::OnSchemaChange, SchemaChange::None, "airflow2, airflow3, run");
-    bench.apply(Event::RunEnded, "end");
+    bench.apply(Event::RunEnded(None), "end");
     assert!(bench.life.has_ended());
 }
 
@@ -205,7 +211,7 @@ fn where_pipelines_are_kept_a_plan_is_deployed_before_it_runs() {
     bench.seal(Approval::Never, SchemaChange::None, "airflow2, airflow3, deploy");
     // Lost while it was deployed: that is done again, to no further effect.
     bench.lose().turn(ACTIVE, 0, "deploy").apply(deployed(), "run").apply(deployed(), "");
-    bench.apply(Event::RunEnded, "end");
+    bench.apply(Event::RunEnded(None), "end");
 
     for (status, wanted) in [
         (ACTIVE, "airflow2, airflow3, deploy"),
@@ -242,7 +248,7 @@ fn a_run_that_is_there_is_followed_whatever_its_pipeline_is() {
         let mut bench = Bench::of(Accepted { follows, ..accepted(Purpose::Run, None) }, true);
         bench.turn(status, 0, "look up");
         let reused = Event::Reused { plan: Arc::new(Agreed::new(plan)), from: RequestId("first".into()) };
-        bench.apply(reused, "plan_reused, run").apply(Event::RunEnded, "end");
+        bench.apply(reused, "plan_reused, run").apply(Event::RunEnded(None), "end");
     }
 }
 
@@ -253,7 +259,7 @@ fn what_was_to_be_done_is_done_again_after_a_loss() {
     bench.lose().turn(ACTIVE, 0, "negotiate");
     bench.seal(Approval::Never, SchemaChange::None, "airflow2, airflow3, run");
     // Lost before the engine recorded that the run began: it is not compiled again.
-    bench.lose().turn(ACTIVE, 0, "run").apply(Event::RunEnded, "end");
+    bench.lose().turn(ACTIVE, 0, "run").apply(Event::RunEnded(None), "end");
     // Lost between the sealing and everything after it.
     let mut bench = Bench::new(Purpose::Apply, Some(3));
     bench.turn(ACTIVE, 0, "negotiate").seal(Approval::Never, SchemaChange::None, "airflow2, airflow3, Active 3, end");
@@ -270,7 +276,7 @@ fn a_cancelled_request_stops_where_it_is() {
     bench.seal(Approval::Never, SchemaChange::None, "cancelled, end");
     let mut bench = Bench::new(Purpose::Run, None);
     bench.turn(ACTIVE, 0, "negotiate").seal(Approval::Never, SchemaChange::None, "airflow2, airflow3, run");
-    bench.apply(cancel(), "stop").apply(Event::RunEnded, "end").apply(cancel(), "end");
+    bench.apply(cancel(), "stop").apply(Event::RunEnded(None), "end").apply(cancel(), "end");
 }
 
 #[test]

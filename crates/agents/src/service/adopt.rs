@@ -66,7 +66,7 @@ fn acceptance(register: &dyn Register, stranger: &Stranger) -> Result<Option<(Re
     if !register.acts_for(&stranger.dag_id) {
         return Ok(None);
     }
-    let of_request = stranger.request.clone().filter(|request| run_id::of(request) == stranger.run_id);
+    let of_request = stranger.request.clone().filter(|request| run_id::is_of(&stranger.run_id, request));
     if let Some(request) = &of_request {
         // Its own request follows it until it ends; after that it is news when somebody clears it, and what is over by now is
         // when it started anew later than its request ended.
@@ -171,7 +171,9 @@ mod tests {
             interval: None,
             params: BTreeMap::new(),
             backfill: false,
-            dag_run: Some(run_id::of(&request())),
+            keep_staged: false,
+            dag_run: Some(run_id::of(&request(), 1)),
+            version: 1,
         };
         let reused = dagwright_model::record::PlanReused { hash: hash(), from: request() };
         let mut bodies = vec![
@@ -181,7 +183,12 @@ mod tests {
         ];
         if ended {
             let counts = Counts::default();
-            bodies.push(RecordBody::RunEnded(RunEnded { status: Status::Succeeded, problem: None, counts }));
+            bodies.push(RecordBody::RunEnded(RunEnded {
+                status: Status::Succeeded,
+                problem: None,
+                counts,
+                setback: None,
+            }));
         }
         let records: Vec<_> = bodies
             .into_iter()
@@ -235,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_run_of_a_request_is_adopted_when_it_is_cleared_after_its_end() {
-        let own = run_id::of(&request());
+        let own = run_id::of(&request(), 1);
         // It started at 10 s, and its request ended at 20 s by another clock.
         let began = u64::try_from(at(0).expect("an instant").timestamp_millis()).expect("after 1970");
         let store = |ended| ledger_at(ended, began + 20_000);

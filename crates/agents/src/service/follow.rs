@@ -3,12 +3,13 @@
 use std::{collections::VecDeque, future::pending, sync::Arc, time::Instant};
 
 use actix::Addr;
-use dagwright_engine::{Cancel, Error as EngineError, Job, airflow::run_id, event};
+use dagwright_engine::{Cancel, Error as EngineError, Job, Replanning, airflow::run_id, event};
 use dagwright_model::{
     ask::AskBody,
     code::Code,
     id::{PlanHash, RequestId},
     record::{Accepted, PipelineStatus, Record, RecordBody, RunStarted},
+    setback::Setback,
     spec::{Schedule, Spec},
     task::{Problem, Status},
 };
@@ -29,11 +30,9 @@ use crate::{
     agreed::Agreed,
     interval,
     lifecycle::{Deployment, Effect, Event, Lifecycle, Pipeline},
+    matter::Matter,
     metrics::{self, Place, Waiting},
 };
-
-/// Where the negotiation's records begin: right behind the acceptance.
-const NEGOTIATION_FIRST: u64 = 1;
 
 /// How many of a pipeline's requests are looked through for the one that a plan was agreed on for.
 const REQUESTS_MAX: usize = 1000;
@@ -106,8 +105,11 @@ pub(super) async fn follow(
     asked: mpsc::Receiver<Asked>,
 ) -> Ended {
     let (register, id) = (shared.resources.register.clone(), request.clone());
-    let deploys = shared.resources.engine.keeps_pipelines();
-    let known = match blocking(move || read(&*register, &id, deploys)).await.map_err(|error| shared.refused(error)) {
+    let (deploys, replans_max) = (shared.resources.engine.keeps_pipelines(), shared.settings.replans_max);
+    let known = match blocking(move || read(&*register, &id, deploys, replans_max))
+        .await
+        .map_err(|error| shared.refused(error))
+    {
         Ok(Some(known)) => known,
         Ok(None) => return Ended::Done,
         Err(_) => return Ended::HandedOver, // The ledger failed, which is told elsewhere.
@@ -125,12 +127,17 @@ pub(super) async fn follow(
 }
 
 /// Reads a request's life from the ledger, and what its pipeline is; `None` when there is nothing to follow.
-fn read(register: &dyn Register, request: &RequestId, deploys: bool) -> Result<Option<Known>, StoreError> {
+fn read(
+    register: &dyn Register,
+    request: &RequestId,
+    deploys: bool,
+    replans_max: u32,
+) -> Result<Option<Known>, StoreError> {
     // First: what is settled meanwhile is asked once more, to no effect.
     let asks = register.asks(request)?;
     let records = register.read(request, 0)?;
     let Some(RecordBody::Accepted(accepted)) = records.first().map(|record| &record.body) else { return Ok(None) };
-    let mut life = Lifecycle::new(accepted, deploys);
+    let mut life = Lifecycle::new(accepted, deploys, replans_max);
     for record in &records {
         let plan = |hash: &PlanHash| register.plan(hash).ok().flatten();
         if life.replay(&record.body, plan).is_err() {
@@ -249,6 +256,11 @@ impl Follower {
         let (mut records, mut others) = (Vec::new(), Vec::new());
         let (began, began_ms) = (Instant::now(), self.shared.clock().now_ms());
         let effects = life.apply(event);
+        for effect in &effects {
+            if let Effect::Record(RecordBody::Replanned(replanned)) = effect {
+                metrics::replanned(replanned.class);
+            }
+        }
         if effects.iter().any(|effect| matches!(effect, Effect::Record(RecordBody::DagCompiled(_)))) {
             let elapsed = began.elapsed();
             metrics::compiled(elapsed);
@@ -258,10 +270,10 @@ impl Follower {
         for effect in effects {
             match effect {
                 Effect::Record(body) => records.push(body),
-                Effect::Negotiate
+                Effect::Negotiate(_)
                 | Effect::LookUp(_)
                 | Effect::Deploy(_)
-                | Effect::Run(_)
+                | Effect::Run { .. }
                 | Effect::StopRun { .. }
                 | Effect::End => others.push(effect),
             }
@@ -274,17 +286,19 @@ impl Follower {
                 Effect::End => return Ok(true),
                 Effect::StopRun { by } => self.cancel.request(by),
                 // What would begin now is begun by the next process.
-                Effect::Negotiate | Effect::Deploy(_) | Effect::Run(_) if self.shared.draining.is_cancelled() => {
+                Effect::Negotiate(_) | Effect::Deploy(_) | Effect::Run { .. }
+                    if self.shared.draining.is_cancelled() =>
+                {
                     return Ok(true);
                 }
-                Effect::Negotiate => *work = Some(Box::pin(negotiate(self.errand()))),
+                Effect::Negotiate(setbacks) => *work = Some(Box::pin(negotiate(self.errand(), setbacks))),
                 Effect::LookUp(plan) => *work = Some(Box::pin(look_up(self.errand(), plan))),
                 Effect::Deploy(deployment) => *work = Some(Box::pin(deploy(self.errand(), deployment))),
-                Effect::Run(plan) => {
+                Effect::Run { plan, version, replanning } => {
                     let running_max = usize::try_from(plan.plan().airflow.max_active_runs).unwrap_or(usize::MAX);
                     let (pipeline, request) = (plan.plan().dag_id.clone(), self.request.clone());
                     self.dispatcher.do_send(Runs { pipeline, request, running_max });
-                    *work = Some(Box::pin(run(self.errand(), plan, self.cancel.clone())));
+                    *work = Some(Box::pin(run(self.errand(), plan, (version, replanning), self.cancel.clone())));
                 }
             }
         }
@@ -337,13 +351,20 @@ struct Commission {
     next_sequence: u64,
 }
 
-/// Lets the agents negotiate.
-async fn negotiate(commission: Commission) -> Told {
+/// Lets the agents negotiate, anew after setbacks: then everything is looked at again.
+async fn negotiate(commission: Commission, setbacks: Vec<Setback>) -> Told {
     let Commission { shared, request, accepted, next_sequence } = commission;
     let found_at_ms = shared.clock().elapsed_ms();
-    if let Some(Recent { plan, from, .. }) = shared.plans.get(&accepted.spec_hash, found_at_ms) {
+    if setbacks.is_empty()
+        && let Some(Recent { plan, from, .. }) = shared.plans.get(&accepted.spec_hash, found_at_ms)
+    {
         return Told::Event(Event::Reused { plan, from }, next_sequence);
     }
+    let (register, id) = (shared.resources.register.clone(), request.clone());
+    let matter = match blocking(move || register.read(&id, 0)).await {
+        Ok(records) => Matter { setbacks, ..Matter::after(&records) },
+        Err(error) => return Told::Failed(shared.refused(error)),
+    };
     let Ok(spec) = Spec::parse(&accepted.spec_text) else {
         // Whoever accepted it has parsed it.
         return Told::Event(Event::GivenUp(internal("the spec of an accepted request is not valid")), next_sequence);
@@ -352,7 +373,8 @@ async fn negotiate(commission: Commission) -> Told {
     let _place = shared.limits.negotiations.take().await;
     drop(waiting);
     let (began, span) = (Instant::now(), spans::negotiation(&accepted));
-    let work = shared.team.negotiate(request.clone(), spec, shared.settings.bounds, NEGOTIATION_FIRST);
+    let first = matter.first_sequence;
+    let work = shared.team.negotiate(request.clone(), spec, shared.settings.bounds, matter);
     match work.instrument(span.clone()).await {
         Ok(negotiated) => {
             if let Ending::Sealed(plan) = &negotiated.ending {
@@ -360,7 +382,7 @@ async fn negotiate(commission: Commission) -> Told {
             }
             metrics::negotiated(&negotiated.ending, &negotiated.transcript, began.elapsed());
             let register = shared.resources.register.clone();
-            match blocking(move || register.read(&request, NEGOTIATION_FIRST)).await {
+            match blocking(move || register.read(&request, first)).await {
                 Ok(records) => spans::negotiated(&span, &negotiated.ending, &records),
                 Err(error) => tracing::warn!(%error, "could not read what the agents said, the trace lacks it"),
             }
@@ -415,12 +437,22 @@ async fn deploy(commission: Commission, deployment: Deployment) -> Told {
 }
 
 /// Runs a plan, or goes on with its run.
-async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Told {
+async fn run(
+    commission: Commission,
+    agreed: Arc<Agreed>,
+    (version, replanning): (u32, Replanning),
+    cancel: Cancel,
+) -> Told {
     let Commission { shared, request, accepted, next_sequence } = commission;
     let plan = agreed.plan().clone();
     let waiting = Waiting::begin(Place::Run);
     let _place = shared.limits.runs.take().await;
     drop(waiting);
+    let (register, id) = (shared.resources.register.clone(), request.clone());
+    let earlier = match blocking(move || earlier_run(&*register, &id, version)).await {
+        Ok(earlier) => earlier,
+        Err(error) => return Told::Failed(shared.refused(error)),
+    };
     let interval = match (&accepted.interval, plan.schedule.as_ref().and_then(Schedule::cron)) {
         (Some(given), _) => Ok(Some(given.clone())),
         (None, Some(schedule)) if accepted.follows.is_none() => {
@@ -447,7 +479,17 @@ async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Tol
         interval,
         params: accepted.params.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
         backfill: accepted.backfill,
+        keep_staged: matches!(replanning, Replanning::Left(1..)),
         dag_run: accepted.follows.as_ref().map(|followed| followed.dag_run.clone()),
+        version,
+    };
+    // It is the same run to whoever asked for it, by another plan: the interval does not move on meanwhile.
+    let started = match earlier {
+        Some(earlier) => {
+            let RunStarted { plan_hash, dag_run, version, keep_staged, .. } = started;
+            RunStarted { plan_hash, dag_run, version, keep_staged, ..earlier }
+        }
+        None => started,
     };
     let (events, mut heard) = event::channel();
     let job = Job {
@@ -457,6 +499,7 @@ async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Tol
         store: shared.resources.register.clone(),
         events,
         cancel,
+        replanning,
     };
     let forward = async {
         while let Some(event) = heard.recv().await {
@@ -474,7 +517,15 @@ async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Tol
                 shared.plans.forget(&accepted.spec_hash);
             }
             spans::ran(&span, &outcome);
-            Told::Event(Event::RunEnded, next_sequence)
+            // The engine has written meanwhile.
+            let register = shared.resources.register.clone();
+            match blocking(move || register.request(&request)).await {
+                Ok(summary) => {
+                    let next_sequence = summary.map_or(next_sequence, |summary| summary.next_sequence);
+                    Told::Event(Event::RunEnded(outcome.setback), next_sequence)
+                }
+                Err(error) => Told::Failed(shared.refused(error)),
+            }
         }
         Err(EngineError::Append {
             source: error @ (StoreError::Elsewhere { .. } | StoreError::Conflict { .. } | StoreError::TooLong { .. }),
@@ -486,6 +537,19 @@ async fn run(commission: Commission, agreed: Arc<Agreed>, cancel: Cancel) -> Tol
             Told::Event(Event::GivenUp(internal(&error.to_string())), next_sequence)
         }
     }
+}
+
+/// Returns how the run of the version before began, where there was one.
+fn earlier_run(register: &dyn Register, request: &RequestId, version: u32) -> Result<Option<RunStarted>, StoreError> {
+    if version <= 1 {
+        return Ok(None);
+    }
+    let records = register.read(request, 0)?;
+    let started = records.into_iter().rev().find_map(|record| match record.body {
+        RecordBody::RunStarted(started) if started.version < version => Some(*started),
+        _ => None,
+    });
+    Ok(started)
 }
 
 fn internal(message: &str) -> Problem {

@@ -11,7 +11,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use dagwright_agents::{
-    Error, Lineup, Negotiated, Ports, Team,
+    Error, Lineup, Matter, Negotiated, Ports, Team,
     ports::{Clock, Observer, SystemClock},
 };
 use dagwright_bus::in_process::InProcess;
@@ -74,7 +74,8 @@ fn negotiate(store: &Arc<MemoryStore>, next_sequence: u64) -> Result<Negotiated,
             clock: Arc::new(SystemClock),
             lineup: Lineup::default(),
         };
-        Team::start(ports).await?.negotiate(request, spec, Bounds::default(), next_sequence).await
+        let matter = Matter { first_sequence: next_sequence, ..Matter::default() };
+        Team::start(ports).await?.negotiate(request, spec, Bounds::default(), matter).await
     })
 }
 

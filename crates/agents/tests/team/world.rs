@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use dagwright_agents::{
-    Error, Lineup, Negotiated, Ports, Team,
+    Error, Lineup, Matter, Negotiated, Ports, Team,
     ports::{Observer, SystemClock},
 };
 use dagwright_bus::{Bus, Subscription, Topic, in_process::InProcess, letter};
@@ -268,5 +268,5 @@ impl Cast {
 pub(crate) async fn negotiate(team: &Team, file: &str) -> Result<Negotiated, Error> {
     // An ending that nobody noticed would be waited for until then, and be no plan.
     let bounds = Bounds { observe_ms_max: 20_000, ..Bounds::default() };
-    team.negotiate(RequestId(file.into()), spec(file), bounds, 1).await
+    team.negotiate(RequestId(file.into()), spec(file), bounds, Matter::first()).await
 }

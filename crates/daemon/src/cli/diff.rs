@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 use clap::Args;
+use dagwright_model::plan::Risk;
+use dagwright_negotiation::changes;
 use serde_json::json;
 
 use crate::{
-    changes::{self, Risk},
     cli::{Common, SpecArguments, plan},
     desk::Desk,
     exit::Exit,

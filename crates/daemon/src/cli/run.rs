@@ -10,7 +10,7 @@ use chrono::Utc;
 use clap::Args;
 use dagwright_agents::interval;
 use dagwright_compiler::{Target, compile};
-use dagwright_engine::{Cancel, Engine, Job, LocalEngine, RunOutcome, Settings, event};
+use dagwright_engine::{Cancel, Engine, Job, LocalEngine, Replanning, RunOutcome, Settings, event};
 use dagwright_model::{
     canonical,
     code::Code,
@@ -216,7 +216,9 @@ fn begin(desk: &Desk, request: &RequestId, plan: &Plan, accepted: &Accepted) -> 
         interval,
         params: accepted.params.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
         backfill: accepted.backfill,
+        keep_staged: false,
         dag_run: None,
+        version: 1,
     })
 }
 
@@ -236,6 +238,8 @@ async fn supervised(desk: &Desk, ready: Ready, output: Output) -> Result<RunOutc
         store: desk.store.clone(),
         events,
         cancel: cancel.clone(),
+        // The same command negotiates anew; whoever gave it sees what happened first.
+        replanning: Replanning::Never { why: "" },
     };
     let engine = LocalEngine::new(settings);
     let mut run = engine.run(job, ready.started);

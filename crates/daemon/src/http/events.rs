@@ -218,6 +218,7 @@ fn history(records: &[Record]) -> Vec<Event> {
                 runs = true;
                 dag_run.clone_from(&started.dag_run);
             }
+            RecordBody::RunEnded(ended) if ended.is_setback() => runs = false,
             _ => {}
         }
         let traceparent = accepted.traceparent.as_deref();

@@ -214,6 +214,9 @@ pub(super) async fn show(caller: May<Read>, state: Data<State>, id: Path<String>
         match record.body {
             RecordBody::Accepted(accepted) => request.identity = accepted.identity.as_ref().map(Into::into),
             RecordBody::Failed(ended) | RecordBody::Deadlocked(ended) => request.problems = ended.problems,
+            RecordBody::Replanned(replanned) => request.replans.push((*replanned).into()),
+            RecordBody::ApprovalNeeded(needed) => request.drift = needed.drift,
+            RecordBody::Approved(_) => request.drift.clear(),
             _ => {}
         }
     }

@@ -97,8 +97,8 @@ impl Engine for Stage {
         };
         append(RecordBody::TaskEnded(Box::new(TaskEnded { instance, attempt: 1, outcome })));
         let status = Status::Succeeded;
-        append(RecordBody::RunEnded(RunEnded { status, problem: None, counts: counts.clone() }));
-        Ok(RunOutcome { status, problem: None, counts, tasks: Vec::new() })
+        append(RecordBody::RunEnded(RunEnded { status, problem: None, counts: counts.clone(), setback: None }));
+        Ok(RunOutcome { status, problem: None, counts, setback: None, tasks: Vec::new() })
     }
 
     async fn resume(&self, job: Job) -> Result<RunOutcome, EngineError> {
@@ -162,6 +162,7 @@ impl World {
                 staging: "/staging".into(),
                 quarantine: "/quarantine".into(),
                 bounds: Bounds::default(),
+                replans_max: 2,
                 facts_age_max: Duration::ZERO,
                 negotiations_max: 4,
                 runs_max: 4,

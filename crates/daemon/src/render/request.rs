@@ -21,6 +21,13 @@ pub(crate) fn request(request: &Request) -> String {
     if let Some(plan) = &request.plan_hash {
         line("plan", safe(&plan.0));
     }
+    for replan in &request.replans {
+        let changes = number::counted(replan.changes.len() as u64, "change");
+        line(&format!("version {}", replan.version), format!("{changes} after {}", replan.reason.code));
+    }
+    for drift in &request.drift {
+        line("changed", safe(&drift.to_string()));
+    }
     if let Some(rows) = &request.rows {
         let counted = [(rows.read, "read"), (rows.loaded, "loaded"), (rows.quarantined, "quarantined")];
         line("rows", counted.map(|(rows, what)| format!("{} {what}", number::count(rows))).join(", "));

@@ -89,6 +89,8 @@ fn run_started() -> RecordBody {
         interval: None,
         params: BTreeMap::new(),
         backfill: false,
+        keep_staged: false,
+        version: 1,
         dag_run: None,
     }))
 }
@@ -116,7 +118,7 @@ fn a_run_with_setbacks() {
         vec![
             accepted(Purpose::Run),
             RecordBody::PlanReused(PlanReused { hash: plan(), from: RequestId("before".into()) }),
-            RecordBody::ApprovalNeeded(ApprovalNeeded { plan_hash: plan(), schema_change: SchemaChange::Additive }),
+            RecordBody::ApprovalNeeded(ApprovalNeeded { plan_hash: plan(), schema_change: SchemaChange::Additive, drift: Vec::new() }),
             RecordBody::Approved(Decision { plan_hash: plan(), by: Some("bob".into()) }),
             run_started(),
             began(1),
@@ -125,7 +127,7 @@ fn a_run_with_setbacks() {
             began(2),
             began(2),
             ended(2, Status::Succeeded, None),
-            RecordBody::RunEnded(RunEnded { status: Status::Succeeded, problem: None, counts: counts() }),
+            RecordBody::RunEnded(RunEnded { status: Status::Succeeded, problem: None, counts: counts(), setback: None }),
         ],
         "
 Request r of a.p succeeded after 11.0 s: 1,000 rows read, 980 loaded, 10 quarantined, 10 superseded.
@@ -199,7 +201,13 @@ fn what_is_under_way_says_what_it_waits_for() {
         story.chapters.into_iter().next_back().expect("a chapter")
     };
     let reused = || RecordBody::PlanReused(PlanReused { hash: plan(), from: RequestId("before".into()) });
-    let needed = || RecordBody::ApprovalNeeded(ApprovalNeeded { plan_hash: plan(), schema_change: SchemaChange::None });
+    let needed = || {
+        RecordBody::ApprovalNeeded(ApprovalNeeded {
+            plan_hash: plan(),
+            schema_change: SchemaChange::None,
+            drift: Vec::new(),
+        })
+    };
     for (bodies, title, wanted) in [
         (vec![accepted(Purpose::Run)], "Now", "waits for its turn".to_owned()),
         (vec![accepted(Purpose::Run), reused(), needed()], "Now", format!("dagwright approve {}", plan())),

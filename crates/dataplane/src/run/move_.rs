@@ -16,13 +16,14 @@ use super::{
     Done, Failure, Task, cancelled,
     output::{Begun, OpenSink},
     pass::{Filled, FilledSink, Means, Pass},
+    reuse,
     views::divide,
 };
 use crate::{
     error::{Error, Result},
     events::Gauges,
     quarantine::Quarantine,
-    staging,
+    staging::{self, Made},
     storage::Folder,
     transform::{Limits, Session},
 };
@@ -50,6 +51,10 @@ struct Attempt<'a> {
 }
 
 pub(super) async fn run(task: &Task, work: &Move) -> Result<Done, Failure> {
+    if let Some(done) = reuse::completed(task, work).await {
+        tracing::info!(task = %task.spec.id, "an earlier run of the request left what this task leaves");
+        return Ok(done);
+    }
     match attempt(task, work, false).await {
         Err(failure) if failure.error.code() == Code::MemoryExhausted => {
             tracing::info!(task = %task.spec.id, "the rows did not fit in memory; beginning anew with what spills");
@@ -170,12 +175,14 @@ impl<'a> Attempt<'a> {
 
     /// Makes everything visible, the quarantine first: counts that speak of it must find it.
     async fn commit(self) -> Result<Done, Failure> {
-        let Self { task, temp, quarantine, repeated, filled, .. } = self;
+        let Self { task, work, temp, quarantine, repeated, filled, .. } = self;
         let mut done = Done { counts: filled.counts, ..Done::default() };
         done.cursors = filled.cursors.into_iter().map(|(source, seen)| (source, seen.value)).collect();
         done.counts.sinks.extend(repeated);
         let mut failure = quarantine.finish().await.err();
-        for (staged, extract) in filled.staged {
+        let made = reuse::contract(task, work).await.map(|contract| Made { contract, counts: done.counts.clone() });
+        for (staged, mut extract) in filled.staged {
+            extract.made.clone_from(&made);
             if failure.is_some() {
                 staged.abort().await;
                 continue;

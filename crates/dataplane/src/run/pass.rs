@@ -225,7 +225,7 @@ impl<'a> Pass<'a> {
         filled.counts.add(&self.counts());
         for staged in std::mem::take(&mut self.staged) {
             let classified = self.relations.get(&staged.relation).map(|relation| relation.classified.clone());
-            let extract = Extract { cursors: seen.clone(), classified: classified.unwrap_or_default() };
+            let extract = Extract { cursors: seen.clone(), classified: classified.unwrap_or_default(), made: None };
             filled.staged.push((staged, extract));
         }
         let task = self.task;

@@ -114,6 +114,7 @@ impl Bench {
             params: BTreeMap::new(),
             partition: None,
             backfill: false,
+            keep_staged: false,
         };
         let work = Move {
             inputs: BTreeMap::new(),

@@ -495,3 +495,79 @@ fn a_check_is_one_expression() {
         assert_eq!(bench.code(), Code::SqlInvalid, "{check}");
     }
 }
+
+#[test]
+fn what_an_earlier_run_of_the_request_left_is_not_staged_again() {
+    let mut bench = Bench::new();
+    bench.source("src", PEOPLE, three_people());
+    bench.work().outputs.push(Output::Staged { relation: name("src") });
+    bench.task.task.id.0 = "extract".into();
+    let first = bench.done();
+    assert!(!first.repeated);
+    // Of another plan, of which this task is the same.
+    bench.task.run.plan_hash.0 = "1".repeat(64);
+    let again = bench.done();
+    assert!(again.repeated);
+    assert_eq!(again.counts, first.counts);
+
+    // A retry does its work, and so does what was cleared.
+    bench.task.run.attempt = 2;
+    assert!(!bench.done().repeated);
+    (bench.task.run.attempt, bench.task.run.generation) = (1, 1);
+    assert!(!bench.done().repeated);
+    assert!(bench.done().repeated, "now it is of this generation");
+    // So does other work.
+    bench.gate(gate("named", "src", GateRule::NotNull(vec!["who".into()]), OnFail::Quarantine, "50%"));
+    let other = bench.done();
+    assert!(!other.repeated);
+    assert_eq!(other.counts.sources["src"].quarantined, 1);
+}
+
+#[test]
+fn what_was_computed_of_something_else_is_computed_again() {
+    let mut extract = Bench::new();
+    extract.source("src", PEOPLE, three_people());
+    extract.work().outputs.push(Output::Staged { relation: name("src") });
+    extract.task.task.id.0 = "extract".into();
+    extract.done();
+    let mut transform = Bench::new();
+    transform.task.run.staging = extract.task.run.staging.clone();
+    transform.task.task.id.0 = "transform".into();
+    transform.work().inputs.insert(name("src"), Input::Staged { columns: columns(PEOPLE) });
+    transform.step("doubled", "SELECT id * 2 AS id, who FROM src");
+    transform.work().outputs.push(Output::Staged { relation: name("doubled") });
+    assert!(!transform.done().repeated);
+    assert!(transform.done().repeated);
+    // The same columns, made by other work.
+    extract.work().gates.push(gate("named", "src", GateRule::NotNull(vec!["who".into()]), OnFail::Quarantine, "50%"));
+    assert!(!extract.done().repeated);
+    assert!(!transform.done().repeated);
+    assert!(transform.done().repeated);
+}
+
+#[test]
+fn a_clean_up_leaves_what_another_plan_may_go_on_from() {
+    let mut bench = Bench::new();
+    bench.source("src", PEOPLE, three_people());
+    bench.work().outputs.push(Output::Staged { relation: name("src") });
+    bench.done();
+    let extract = bench.task.clone();
+    let cleaned = |bench: &mut Bench, keeps: bool, plan: &str| {
+        bench.task.task.work = dagwright_model::task::Work::Cleanup;
+        (bench.task.run.keep_staged, bench.task.run.plan_hash.0) = (keeps, plan.repeat(64));
+        bench.done();
+        bench.staged_files().iter().any(|file| file.ends_with("src/0.parquet"))
+    };
+    let set_back = |bench: &Bench| {
+        block_on(dagwright_dataplane::staging::set_back("test", &bench.task.run)).expect("a note");
+    };
+    set_back(&bench);
+    assert!(cleaned(&mut bench, true, "0"), "this run failed over a schema");
+    assert!(!cleaned(&mut bench, true, "1"), "that of the next plan did not");
+    assert!(bench.staged_files().is_empty());
+
+    bench.task = extract;
+    bench.done();
+    set_back(&bench);
+    assert!(!cleaned(&mut bench, false, "0"), "no other plan follows");
+}

@@ -245,6 +245,7 @@ pub(crate) fn run(effect: &str) -> RunContext {
         params: BTreeMap::new(),
         partition: None,
         backfill: false,
+        keep_staged: false,
     }
 }
 

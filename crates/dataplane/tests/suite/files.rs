@@ -67,6 +67,7 @@ pub(crate) fn run(base: Option<String>) -> RunContext {
         params: BTreeMap::new(),
         partition: None,
         backfill: false,
+        keep_staged: false,
     }
 }
 
@@ -368,6 +369,16 @@ async fn stages_and_publishes(place: &Place) {
     assert_eq!(code_of(publish().await), Code::StagingUnavailable);
     let staged = write_with(&sink, partition(1), &[ids(110, 120)], cursor("8")).await.unwrap();
     assert!(matches!(begin(&sink, partition(1)).await.unwrap(), Begin::Repeated(counts) if counts == staged));
+    // Another plan of the same request cuts otherwise: what was staged before is no part of that.
+    let cut = |count| RunContext {
+        partition: Some(Partition { index: 0, count, range: PartitionRange::Files(Vec::new()) }),
+        ..effect(place, "cut")
+    };
+    write_with(&sink, cut(2), &[ids(0, 30)], cursor("1")).await.unwrap();
+    assert!(matches!(begin(&sink, cut(2)).await.unwrap(), Begin::Repeated(_)));
+    assert!(matches!(begin(&sink, cut(1)).await.unwrap(), Begin::Write(_)));
+    let context_of_cut = write_context(effect(place, "cut"));
+    assert_eq!(code_of(FileSink::new().publish(&sink, 1, &context_of_cut).await), Code::StagingUnavailable);
     let source = source_read(&uri, FileFormat::Parquet, id_columns());
     assert_eq!(ids_in(&read(place, &source).await.unwrap().batch), [0, 1, 2, 3, 4]);
     let everything = source_read(&format!("{uri}**/*.parquet"), FileFormat::Parquet, id_columns());

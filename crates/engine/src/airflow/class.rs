@@ -19,7 +19,8 @@ pub(crate) fn of(code: Code) -> FailureClass {
     match code {
         // A worker or a process was lost, or a source changed under the reader's hands.
         Code::TaskCrashed | Code::SourceChanged => FailureClass::Transient,
-        Code::TaskTimedOut => FailureClass::Resources,
+        // Nobody here kills a task that was not told to stop: the system does, when memory runs out.
+        Code::TaskTimedOut | Code::TaskKilled => FailureClass::Resources,
         Code::AirflowUnreachable | Code::AirflowUnavailable => FailureClass::Transient,
         code => match code.exit() {
             TaskExit::SourceUnavailable | TaskExit::SinkUnavailable => FailureClass::Away,
@@ -76,6 +77,7 @@ mod tests {
             (Code::GateFailed, FailureClass::Quality, false),
             (Code::MemoryExhausted, FailureClass::Resources, false),
             (Code::TaskTimedOut, FailureClass::Resources, false),
+            (Code::TaskKilled, FailureClass::Resources, false),
             (Code::SinkDenied, FailureClass::Permission, false),
             (Code::ConnectionOther, FailureClass::Permission, false),
             (Code::Cancelled, FailureClass::Stopped, false),

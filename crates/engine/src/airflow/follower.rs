@@ -79,7 +79,7 @@ pub(crate) async fn follow(tools: Tools, job: Job, started: Option<RunStarted>) 
         RecordBody::Accepted(accepted) => accepted.follows.is_some(),
         _ => false,
     });
-    let mut following = Following::new(job.plan.clone(), is_ours);
+    let mut following = Following::new(job.plan.clone(), is_ours, job.replanning);
     for record in &records {
         let misfit = |_| Error::Misfit { request: job.request.clone(), sequence: record.sequence };
         following.replay(&record.body).map_err(misfit)?;
@@ -95,7 +95,8 @@ pub(crate) async fn follow(tools: Tools, job: Job, started: Option<RunStarted>) 
     if started.plan_hash != given {
         return Err(Error::OtherPlan { request: job.request, begun: started.plan_hash, given });
     }
-    let run_id = started.dag_run.get_or_insert_with(|| run_id::of(&job.request)).clone();
+    let version = started.version;
+    let run_id = started.dag_run.get_or_insert_with(|| run_id::of(&job.request, version)).clone();
     let _open = metrics::run_open();
     // Before it is triggered, so that nothing that is told of it is missed.
     let place = tools.watch.follow(&job.plan.dag_id, &run_id);

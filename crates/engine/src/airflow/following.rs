@@ -31,13 +31,15 @@ use dagwright_model::{
         Cancelled, RecordBody, RemedyApplied, RetryScheduled, RunEnded, RunRemedy, RunStarted, TaskEnded, TaskInstance,
         TaskStarted,
     },
+    setback::Setback,
     task::{Counts, Outcome, Problem, Status},
 };
 
 use super::class;
 use crate::{
+    Replanning,
     outcome::{RunOutcome, TaskReport},
-    tally,
+    setback, tally,
 };
 
 /// The longest pause before a retry, as compiled DAGs say.
@@ -124,6 +126,7 @@ pub(crate) struct Following {
     plan: Arc<Plan>,
     /// Whether we start it; else it was there.
     is_ours: bool,
+    replanning: Replanning,
     started: Option<RunStarted>,
     tries: BTreeMap<TaskInstance, Tries>,
     /// How often each remedy was applied.
@@ -153,10 +156,11 @@ struct Tries {
 
 impl Following {
     /// Makes a run with nothing known of it.
-    pub(crate) fn new(plan: Arc<Plan>, is_ours: bool) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, is_ours: bool, replanning: Replanning) -> Self {
         Self {
             plan,
             is_ours,
+            replanning,
             started: None,
             tries: BTreeMap::new(),
             remedies: BTreeMap::new(),
@@ -199,6 +203,7 @@ impl Following {
             | RecordBody::Approved(_)
             | RecordBody::Declined(_)
             | RecordBody::DagCompiled(_)
+            | RecordBody::Replanned(_)
             | RecordBody::PipelineChanged(_) => {}
         }
         Ok(())
@@ -269,7 +274,8 @@ impl Following {
             }
             tasks.extend(of_task.into_iter().map(|(instance, tries)| report(instance.clone(), Some(tries))));
         }
-        Some(RunOutcome { status: ended.status, problem: ended.problem, counts: ended.counts, tasks })
+        let RunEnded { status, problem, counts, setback } = ended;
+        Some(RunOutcome { status, problem, counts, setback, tasks })
     }
 
     fn begin(&mut self, started: Box<RunStarted>, effects: &mut Vec<Effect>) {
@@ -334,7 +340,7 @@ impl Following {
         if succeeded {
             return self.end(Status::Succeeded, None, effects);
         }
-        let problem = self.reason();
+        let (problem, failed) = self.reason();
         if self.cancelled {
             return self.end_cancelled(effects);
         }
@@ -345,7 +351,12 @@ impl Following {
                 RemedyApplied { class: kind, remedy, number: used + 1, delay_ms: millis(pause), problem },
                 effects,
             ),
-            None => self.end(Status::Failed, Some(problem), effects),
+            None => {
+                let failed = failed.as_ref().map(|(instance, outcome)| (instance, outcome));
+                let (problem, setback) =
+                    setback::of(&self.plan, self.started.as_ref(), self.replanning, problem, failed);
+                self.end_with(Status::Failed, Some(problem), setback, effects);
+            }
         }
     }
 
@@ -413,6 +424,16 @@ impl Following {
     }
 
     fn end(&mut self, status: Status, problem: Option<Problem>, effects: &mut Vec<Effect>) {
+        self.end_with(status, problem, None, effects);
+    }
+
+    fn end_with(
+        &mut self,
+        status: Status,
+        problem: Option<Problem>,
+        setback: Option<Box<Setback>>,
+        effects: &mut Vec<Effect>,
+    ) {
         let mut unfinished: Vec<_> = Vec::new();
         for (instance, tries) in self.tries.iter_mut().filter(|(_, tries)| tries.began > tries.ended) {
             let outcome = vanished(instance);
@@ -421,27 +442,29 @@ impl Following {
         }
         let ended = unfinished.into_iter().map(|ended| RecordBody::TaskEnded(Box::new(ended)));
         effects.extend(ended.map(Box::new).map(Effect::Record));
-        let ended = RunEnded { status, problem, counts: self.counts() };
+        let ended = RunEnded { status, problem, counts: self.counts(), setback };
         effects.push(Effect::Record(Box::new(RecordBody::RunEnded(ended.clone()))));
         self.ended = Some(ended);
     }
 
-    /// Returns why the run failed: the first reason in the plan's order.
-    fn reason(&self) -> Problem {
+    /// Returns why the run failed: the first reason in the plan's order, and what came of which task.
+    fn reason(&self) -> (Problem, Option<(TaskInstance, Outcome)>) {
         let work = self.plan.tasks.iter().filter(|task| !task.teardown);
         let mut failed = work.flat_map(|task| {
             let tries = self.tries.iter().filter(|(instance, _)| instance.task == task.spec.id);
             tries.filter(|(_, tries)| !tries.has_succeeded()).map(|(instance, tries)| {
-                let told = tries.outcome.as_ref().and_then(|outcome| outcome.problem.clone());
-                told.unwrap_or_else(|| vanished_problem(instance))
+                let outcome = tries.outcome.clone().unwrap_or_else(|| vanished(instance));
+                let problem = outcome.problem.clone().unwrap_or_else(|| vanished_problem(instance));
+                (problem, Some((instance.clone(), outcome)))
             })
         });
-        failed.next().unwrap_or_else(|| Problem {
+        let stopped = || Problem {
             code: Code::RunStopped,
             subject: self.plan.dag_id.clone(),
             message: "Airflow ended the run, and none of its tasks failed".into(),
             hint: "somebody marked it as failed, or it took longer than goals.deadline".into(),
-        })
+        };
+        failed.next().unwrap_or_else(|| (stopped(), None))
     }
 
     fn counts(&self) -> Counts {

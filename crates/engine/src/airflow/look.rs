@@ -262,7 +262,8 @@ mod tests {
     #[test]
     fn what_an_event_does_not_say_is_asked_for() {
         // Of another plan, whose tasks are none of these: so none is its clean-up, which counts nothing.
-        let following = Following::new(Arc::new(plan(vec![task("read", &[])])), true);
+        let following =
+            Following::new(Arc::new(plan(vec![task("read", &[])])), true, crate::Replanning::Never { why: "" });
         let posted: Vec<_> = include_str!("told/samples/posted-3.3.2.jsonl")
             .lines()
             .filter_map(|line| match posted::read(line.as_bytes()).expect("an event").content {

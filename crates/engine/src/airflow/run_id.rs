@@ -15,20 +15,43 @@ pub(crate) const INTERVAL_KEY: &str = "dagwright_interval";
 /// The key in a run's conf that says that committed cursors neither bound the reading nor move.
 pub(crate) const BACKFILL_KEY: &str = "dagwright_backfill";
 
+/// The key in a run's conf that says that staged relations outlive a failure over a schema: another plan may go on from them.
+pub(crate) const KEEP_STAGED_KEY: &str = "dagwright_keep_staged";
+
 /// What begins the ids of runs that we trigger.
 const PREFIX: &str = "dagwright__";
 
-/// Returns the id of the run of a request: derived, so that however often it is triggered there is one.
+/// What stands before the version of the plan, from the second on.
+const VERSION: &str = "__v";
+
+/// Returns the id of the run of a version of a request's plan: derived, so that however often it is triggered there is one.
 #[must_use]
-pub fn of(request: &RequestId) -> String {
-    format!("{PREFIX}{request}")
+pub fn of(request: &RequestId, version: u32) -> String {
+    match version {
+        0 | 1 => format!("{PREFIX}{request}"),
+        later => format!("{PREFIX}{request}{VERSION}{later}"),
+    }
+}
+
+/// Tells whether a run is one of a request, of whatever version of its plan.
+#[must_use]
+pub fn is_of(run_id: &str, request: &RequestId) -> bool {
+    let rest = run_id.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(request.0.as_str()));
+    let version = rest.map(|rest| rest.strip_prefix(VERSION).map_or((rest, true), |version| (version, false)));
+    match version {
+        Some((rest, true)) => rest.is_empty(),
+        Some((version, false)) => version.parse::<u32>().is_ok_and(|version| of(request, version) == run_id),
+        None => false,
+    }
 }
 
 /// Returns what identifies the effects of a run: the request that it was triggered for, or else the run itself, as the
 /// operators say.
 #[must_use]
 pub fn effect(dag_id: &str, run_id: &str) -> String {
-    run_id.strip_prefix(PREFIX).map_or_else(|| format!("{dag_id}/{run_id}"), str::to_owned)
+    let Some(request) = run_id.strip_prefix(PREFIX) else { return format!("{dag_id}/{run_id}") };
+    let version = request.rsplit_once(VERSION).filter(|(_, version)| version.parse::<u32>().is_ok());
+    version.map_or(request, |(request, _)| request).to_owned()
 }
 
 /// Returns how the run of a request is triggered.
@@ -38,6 +61,9 @@ pub(crate) fn trigger(plan: &Plan, request: &RequestId, started: &RunStarted, ru
     conf.insert(REQUEST_KEY.into(), request.0.clone().into());
     if started.backfill {
         conf.insert(BACKFILL_KEY.into(), true.into());
+    }
+    if started.keep_staged {
+        conf.insert(KEEP_STAGED_KEY.into(), true.into());
     }
     if let Some(interval) = &started.interval {
         conf.insert(INTERVAL_KEY.into(), json!({ "start": interval.start, "end": interval.end }));
@@ -50,5 +76,31 @@ pub(crate) fn trigger(plan: &Plan, request: &RequestId, started: &RunStarted, ru
         logical_date: None,
         data_interval: None,
         note: Some(format!("Triggered by Dagwright for request {request}.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dagwright_model::id::RequestId;
+
+    use super::{effect, is_of, of};
+
+    #[test]
+    fn each_version_of_a_plan_has_one_run_and_all_have_one_effect() {
+        let request = RequestId("0a1b".into());
+        assert_eq!(of(&request, 1), "dagwright__0a1b");
+        assert_eq!(of(&request, 2), "dagwright__0a1b__v2");
+        for version in [1, 2, 13] {
+            let run_id = of(&request, version);
+            assert_eq!(effect("p", &run_id), "0a1b");
+            assert!(is_of(&run_id, &request), "{run_id}");
+            assert!(!is_of(&run_id, &RequestId("0a1".into())), "{run_id}");
+        }
+        for other in
+            ["scheduled__2025", "dagwright__0a1b__v", "dagwright__0a1b__v1", "dagwright__0a1b__v02", "dagwright__0a1bc"]
+        {
+            assert!(!is_of(other, &request), "{other}");
+        }
+        assert_eq!(effect("p", "scheduled__2025"), "p/scheduled__2025");
     }
 }

@@ -37,7 +37,7 @@ use super::{
     told::{Ear, Told},
 };
 use crate::{
-    Cancel, Engine, Error, Job, RunOutcome,
+    Cancel, Engine, Error, Job, Replanning, RunOutcome,
     tests::fixture::{accepted, name, plan, started, task},
 };
 
@@ -120,6 +120,7 @@ impl World {
                 store: self.store.clone(),
                 events,
                 cancel: cancel.clone(),
+                replanning: Replanning::Left(2),
             };
             let (engine, plan) = (engine.clone(), plan.clone());
             let run = tokio::spawn(async move {
@@ -175,7 +176,7 @@ impl World {
         let (runs, created) = (self.fake.runs(), self.fake.created());
         let mut ours = BTreeSet::new();
         for (request, status) in ends {
-            let run_id = run_id::of(request);
+            let run_id = run_id::of(request, 1);
             let state = runs.get(&run_id);
             let story = self.story(request);
             match status {

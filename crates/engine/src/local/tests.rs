@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::drive;
 use crate::{
-    Cancel, Error, Job, RunEvent, RunOutcome, event,
+    Cancel, Error, Job, Replanning, RunEvent, RunOutcome, event,
     event::Voice,
     launch::{Finished, Launch, Order},
     tests::fixture::{accept, connected, failed, name, plan, request, started, succeeded, task, teardown},
@@ -109,6 +109,7 @@ fn job(plan: &Plan, store: Arc<dyn Store>) -> (Job, Receiver<RunEvent>) {
         store,
         events,
         cancel: Cancel::default(),
+        replanning: Replanning::Left(2),
     };
     (job, heard)
 }

@@ -3,13 +3,13 @@
 use dagwright_model::{
     code::Code,
     record::{RunEnded, TaskEnded, TaskInstance},
-    task::{Counts, Problem, Status},
+    task::{Counts, Outcome, Problem, Status},
 };
 
 use super::{Instance, Phase, Run};
 use crate::{
     outcome::{RunOutcome, TaskReport},
-    tally,
+    setback, tally,
 };
 
 impl Run {
@@ -42,7 +42,8 @@ impl Run {
                 report(instance.partition.as_ref().map(|partition| partition.index), Some(instance));
             }
         }
-        Some(RunOutcome { status: ended.status, problem: ended.problem, counts: ended.counts, tasks })
+        let RunEnded { status, problem, counts, setback } = ended;
+        Some(RunOutcome { status, problem, counts, setback, tasks })
     }
 
     /// Returns the sum of what the succeeded tasks counted.
@@ -76,7 +77,27 @@ impl Run {
     /// Returns how the run ends, once everything has settled.
     pub(super) fn conclude(&self, succeeded: &[bool]) -> RunEnded {
         let (status, problem) = self.verdict(succeeded);
-        RunEnded { status, problem, counts: self.counts() }
+        let (problem, setback) = match (status, problem) {
+            (Status::Failed, Some(problem)) => {
+                let failed = self.first_failed();
+                let failed = failed.as_ref().map(|(instance, outcome)| (instance, *outcome));
+                let (problem, setback) =
+                    setback::of(&self.plan, self.started.as_ref(), self.replanning, problem, failed);
+                (Some(problem), setback)
+            }
+            (_, problem) => (problem, None),
+        };
+        RunEnded { status, problem, counts: self.counts(), setback }
+    }
+
+    /// Returns the first task in the plan's order, teardown aside, that failed for a reason.
+    fn first_failed(&self) -> Option<(TaskInstance, &Outcome)> {
+        let work = self.plan.tasks.iter().zip(&self.tasks).filter(|(planned, _)| !planned.teardown);
+        let mut failed = work.flat_map(|(planned, task)| {
+            let instances = task.instances.iter().flatten().filter(|instance| !instance.has_succeeded());
+            instances.filter_map(move |instance| Some((instance.name(planned), instance.outcome.as_ref()?)))
+        });
+        failed.find(|(_, outcome)| outcome.problem.is_some())
     }
 
     fn verdict(&self, succeeded: &[bool]) -> (Status, Option<Problem>) {
@@ -100,10 +121,7 @@ impl Run {
                 problem(Code::TaskTimedOut, message, "raise goals.deadline, or read less at once"),
             );
         }
-        let failed = work().flat_map(|((_, task), _)| task.instances.iter().flatten());
-        let first = failed
-            .filter(|instance| !instance.has_succeeded())
-            .find_map(|instance| instance.outcome.as_ref().and_then(|outcome| outcome.problem.clone()));
+        let first = self.first_failed().and_then(|(_, outcome)| outcome.problem.clone());
         let unknown = || problem(Code::Internal, "a task failed without a reason".into(), "please report this");
         (Status::Failed, first.or_else(unknown))
     }

@@ -44,7 +44,10 @@ pub(super) fn settle(
 }
 
 fn has_own_reason(outcome: &Outcome) -> bool {
-    outcome.problem.as_ref().is_some_and(|problem| !matches!(problem.code, Code::Cancelled | Code::TaskCrashed))
+    outcome
+        .problem
+        .as_ref()
+        .is_some_and(|problem| !matches!(problem.code, Code::Cancelled | Code::TaskCrashed | Code::TaskKilled))
 }
 
 /// Fails a split whose partitions cannot be told apart by their index, or are more than agreed.

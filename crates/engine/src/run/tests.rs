@@ -12,7 +12,7 @@ use dagwright_model::{
 
 use super::{Effect, Event, Misfit, Run};
 use crate::{
-    Error,
+    Error, Replanning,
     tests::fixture::{
         failed, instance, mapped, plan, publish, split, split_in, staging, started, succeeded, task, teardown,
     },
@@ -33,7 +33,8 @@ impl Bench {
 
     fn with_parallelism(plan: Plan, parallelism: usize) -> Self {
         let plan = Arc::new(plan);
-        let run = Run::new(plan.clone(), NonZeroUsize::new(parallelism).expect("positive")).expect("a valid plan");
+        let run = Run::new(plan.clone(), NonZeroUsize::new(parallelism).expect("positive"), Replanning::Left(2))
+            .expect("a valid plan");
         Self { plan, run, records: Vec::new(), parallelism }
     }
 
@@ -489,7 +490,7 @@ fn plans_that_cannot_run_are_refused() {
         vec![teardown("z", &[]), task("a", &["z"])],
     ];
     for tasks in rows {
-        let refused = Run::new(Arc::new(plan(tasks)), NonZeroUsize::MIN).expect_err("refused");
+        let refused = Run::new(Arc::new(plan(tasks)), NonZeroUsize::MIN, Replanning::Left(2)).expect_err("refused");
         assert!(matches!(refused, Error::InvalidPlan { .. }), "{refused}");
     }
 }

@@ -25,7 +25,7 @@ use super::{
     fake_task::{self, Script, script},
     fixture::{accept, mapped, plan, request, split, started, task, teardown},
 };
-use crate::{Cancel, Engine, Job, LocalEngine, event};
+use crate::{Cancel, Engine, Job, LocalEngine, Replanning, event};
 
 const ENGINE_FOLDER: &str = "FAKE_ENGINE_FOLDER";
 
@@ -155,7 +155,15 @@ fn engine_process() {
     let (events, mut heard) = event::channel();
     let (began, cancel) = (started(&plan), Cancel::default());
     let store = Arc::new(store(&folder));
-    let job = Job { request: request(), plan: Arc::new(plan), connections: BTreeMap::new(), store, events, cancel };
+    let job = Job {
+        request: request(),
+        plan: Arc::new(plan),
+        connections: BTreeMap::new(),
+        store,
+        events,
+        cancel,
+        replanning: Replanning::Never { why: "" },
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (outcome, ()) = runtime
         .block_on(async { tokio::join!(engine.run(job, began), async { while heard.recv().await.is_some() {} }) });

@@ -154,7 +154,9 @@ pub(crate) fn started(plan: &Plan) -> RunStarted {
         interval: None,
         params: BTreeMap::new(),
         backfill: false,
+        keep_staged: false,
         dag_run: None,
+        version: 1,
     }
 }
 

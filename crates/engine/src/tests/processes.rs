@@ -21,7 +21,7 @@ use super::{
     fake_task::{self, Script, script},
     fixture::{accept, connected, mapped, name, plan, request, split, started, task, teardown},
 };
-use crate::{Cancel, Engine, Job, LocalEngine, RunEvent, RunOutcome, Settings, event};
+use crate::{Cancel, Engine, Job, LocalEngine, Replanning, RunEvent, RunOutcome, Settings, event};
 
 fn job(plan: &Plan) -> (Job, Receiver<RunEvent>) {
     let store = Arc::new(MemoryStore::default());
@@ -29,7 +29,18 @@ fn job(plan: &Plan) -> (Job, Receiver<RunEvent>) {
     let (events, heard) = event::channel();
     let connections = [(name("warehouse"), "postgresql://db/w".to_string())].into();
     let cancel = Cancel::default();
-    (Job { request: request(), plan: Arc::new(plan.clone()), connections, store, events, cancel }, heard)
+    (
+        Job {
+            request: request(),
+            plan: Arc::new(plan.clone()),
+            connections,
+            store,
+            events,
+            cancel,
+            replanning: Replanning::Never { why: "" },
+        },
+        heard,
+    )
 }
 
 /// Retries at once, but twice only.

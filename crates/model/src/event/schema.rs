@@ -82,17 +82,19 @@ impl EventKind {
         match self {
             Self::RequestAccepted => vec!["identity", "revision"],
             Self::RequestRejected => vec!["identity", "plan_hash", "run_id", "error"],
-            Self::PlanDeadlocked | Self::TaskFailed | Self::RunFailed | Self::RunCancelled => vec!["error"],
+            // After a setback there was a plan.
+            Self::PlanDeadlocked => vec!["plan_hash", "error"],
+            Self::TaskFailed | Self::RunFailed | Self::RunCancelled => vec!["error"],
             Self::DagDeployed | Self::DagRemoved => vec!["plan_hash"],
+            Self::ApprovalNeeded => vec!["drift"],
             Self::PlanSealed
-            | Self::ApprovalNeeded
             | Self::DagCompiled
             | Self::RunStarted
             | Self::TaskStarted
             | Self::TaskSucceeded
             | Self::RunSucceeded => Vec::new(),
-            // Of a task that is tried again, or of a whole run that failed.
-            Self::RemedyApplied => [&OF_TASKS[..], &["error"]].concat(),
+            // Of a task that is tried again, of a whole run that failed, or of one that goes on by another plan.
+            Self::RemedyApplied => [&OF_TASKS[..], &["error", "replan"]].concat(),
         }
     }
 }

@@ -10,7 +10,7 @@ use dagwright_model::{
 use crate::{
     case::Case,
     cost::Rates,
-    rules::{cursor, on_missing, partition, pushdown, pushdown::Projection, source_type},
+    rules::{cursor, on_missing, partition, pushdown, pushdown::Projection, setback, source_type},
 };
 
 /// How many times more parts are offered when the deadline is in the way.
@@ -32,7 +32,14 @@ pub fn propose(case: Case<'_>, rates: &Rates) -> Vec<Alternative> {
         if mapped.as_ref() == Some(name)
             && let Ok(parts) = partition::parts(case, name)
         {
+            let mut tried = objections.clone();
+            tried.extend(setback::parts(case, name, &parts));
+            let way = Way { objections: &tried, ..way };
             offers.push(way.offer("parts", pushdown::pushed(case, name), Some(parts)));
+            if let Some(more) = setback::more_parts(case, name) {
+                let way = Way { objections: &objections, ..way };
+                offers.push(way.offer("finer_parts", pushdown::pushed(case, name), Some(more)));
+            }
         }
     }
     offers
@@ -47,7 +54,7 @@ pub fn counter(case: Case<'_>, rates: &Rates, conflicts: &[Conflict]) -> Vec<Alt
         let about = |kind| conflicts.iter().any(|found| found.kind == kind && found.subject == name.as_str());
         let pushed = || pushdown::pushed(case, name);
         if about(ConflictKind::Type) && !source_type::by_policy(case, name).is_empty() {
-            let objections = cursor::objections(case, name);
+            let mut objections = cursor::objections(case, name);
             let way = Way { case, rates, name, objections: &objections, lossy: true };
             let variant = match case.spec.policy.lossy_cast {
                 LossyCast::Quarantine => "quarantine",
@@ -59,6 +66,8 @@ pub fn counter(case: Case<'_>, rates: &Rates, conflicts: &[Conflict]) -> Vec<Alt
                 && let Ok(parts) = partition::parts(case, name)
                 && case.spec.policy.lossy_cast != LossyCast::Quarantine
             {
+                objections.extend(setback::parts(case, name, &parts));
+                let way = Way { case, rates, name, objections: &objections, lossy: true };
                 offers.push(way.offer("parts_null", pushed(), Some(parts)));
             }
         }
@@ -67,11 +76,12 @@ pub fn counter(case: Case<'_>, rates: &Rates, conflicts: &[Conflict]) -> Vec<Alt
             && mapped.as_ref() == Some(name)
             && let Ok(Parts { by, count_max }) = partition::parts(case, name)
         {
+            let parts = Parts { by, count_max: count_max.saturating_mul(MORE_PARTS) };
             let mut objections = cursor::objections(case, name);
             objections.extend(source_type::objections(case, name));
+            objections.extend(setback::parts(case, name, &parts));
             let way = Way { case, rates, name, objections: &objections, lossy: false };
-            let count_max = count_max.saturating_mul(MORE_PARTS);
-            offers.push(way.offer("more_parts", pushed(), Some(Parts { by, count_max })));
+            offers.push(way.offer("more_parts", pushed(), Some(parts)));
         }
     }
     offers

@@ -9,7 +9,7 @@ use dagwright_model::{
 use crate::{
     case::Case,
     cost::Rates,
-    rules::{placement, unique_key, unique_key::Known},
+    rules::{placement, setback, unique_key, unique_key::Known},
 };
 
 /// The subject of everything the transformation agent offers: the steps are placed together.
@@ -38,7 +38,7 @@ pub fn propose(case: Case<'_>, rates: &Rates) -> Vec<Alternative> {
                 schema_change: SchemaChange::None,
                 lossy: Vec::new(),
                 delivery: None,
-                objections: Vec::new(),
+                objections: setback::placement(case, placed.placement).into_iter().collect(),
                 rationale: placed.rationale,
             }
         })

@@ -2,10 +2,12 @@
 
 use dagwright_model::{
     id::{PlanHash, RequestId, TaskId},
+    plan::{ChangeKind, PlanChange, Risk},
     record::{
         Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, EventIdentity, FactRecorded, FailureClass,
         Followed, Ingress, PipelineChanged, PipelineStatus, PlanReused, PlanSealed, Purpose, Record, RecordBody,
-        RemedyApplied, RetryScheduled, RunEnded, RunRemedy, RunStarted, TaskEnded, TaskInstance, TaskStarted,
+        RemedyApplied, Replanned, RetryScheduled, RunEnded, RunRemedy, RunStarted, TaskEnded, TaskInstance,
+        TaskStarted,
     },
     spec::SchemaChange,
     task::{RunContext, Status},
@@ -23,6 +25,8 @@ enum_pairs!(
     FailureClass,
     proto::FailureClass { Transient, Away, SchemaDrift, Quality, Resources, Permission, Stopped, Bug }
 );
+enum_pairs!(ChangeKind, proto::ChangeKind { Added, Removed, Changed });
+enum_pairs!(Risk, proto::Risk { Low, Medium, High });
 enum_pairs!(RunRemedy, proto::RunRemedy { Clear, Trigger });
 
 // === Record ===
@@ -72,6 +76,7 @@ impl From<&RecordBody> for Body {
             RecordBody::RunStarted(started) => Self::RunStarted(proto::RunStarted {
                 run: Some((&started.context(0, None)).into()),
                 dag_run: started.dag_run.clone(),
+                version: started.version,
             }),
             RecordBody::TaskStarted(started) => Self::TaskStarted(started.into()),
             RecordBody::TaskEnded(ended) => Self::TaskEnded((&**ended).into()),
@@ -84,6 +89,7 @@ impl From<&RecordBody> for Body {
             RecordBody::ApprovalNeeded(needed) => Self::ApprovalNeeded(proto::ApprovalNeeded {
                 plan_hash: needed.plan_hash.0.clone(),
                 schema_change: proto::SchemaChange::from(needed.schema_change).into(),
+                drift_json: if needed.drift.is_empty() { Vec::new() } else { to_json(&needed.drift) },
             }),
             RecordBody::Approved(decision) => Self::Approved(decision.into()),
             RecordBody::Declined(decision) => Self::Declined(decision.into()),
@@ -96,7 +102,9 @@ impl From<&RecordBody> for Body {
                 status: proto::Status::from(ended.status).into(),
                 problem: ended.problem.as_ref().map(Into::into),
                 counts: Some((&ended.counts).into()),
+                setback_json: ended.setback.as_deref().map(to_json).unwrap_or_default(),
             }),
+            RecordBody::Replanned(replanned) => Self::Replanned((&**replanned).into()),
         }
     }
 }
@@ -125,7 +133,7 @@ impl TryFrom<Body> for RecordBody {
             Body::DagCompiled(compiled) => Self::DagCompiled(compiled.try_into()?),
             Body::RunStarted(started) => {
                 let run = required(started.run, "run_started.run")?.try_into()?;
-                Self::RunStarted(Box::new(run_started(run, started.dag_run)))
+                Self::RunStarted(Box::new(run_started(run, started.dag_run, started.version)))
             }
             Body::TaskStarted(started) => Self::TaskStarted(started.try_into()?),
             Body::TaskEnded(ended) => Self::TaskEnded(Box::new(ended.try_into()?)),
@@ -138,6 +146,7 @@ impl TryFrom<Body> for RecordBody {
             Body::ApprovalNeeded(needed) => Self::ApprovalNeeded(ApprovalNeeded {
                 plan_hash: PlanHash(sha256(needed.plan_hash, "approval_needed.plan_hash")?),
                 schema_change: SchemaChange::from_wire(needed.schema_change, "approval_needed.schema_change")?,
+                drift: given_json(&needed.drift_json, "approval_needed.drift_json")?.unwrap_or_default(),
             }),
             Body::Approved(decision) => Self::Approved(decision.try_into()?),
             Body::Declined(decision) => Self::Declined(decision.try_into()?),
@@ -150,12 +159,19 @@ impl TryFrom<Body> for RecordBody {
                 status: Status::from_wire(ended.status, "run_ended.status")?,
                 problem: optional(ended.problem)?,
                 counts: optional(ended.counts)?.unwrap_or_default(),
+                setback: given_json(&ended.setback_json, "run_ended.setback_json")?.map(Box::new),
             }),
+            Body::Replanned(replanned) => Self::Replanned(Box::new(replanned.try_into()?)),
         })
     }
 }
 
-fn run_started(run: RunContext, dag_run: Option<String>) -> RunStarted {
+/// Reads JSON that may be absent.
+fn given_json<T: serde::de::DeserializeOwned>(json: &[u8], what: &'static str) -> Result<Option<T>, Error> {
+    if json.is_empty() { Ok(None) } else { from_json(json, what).map(Some) }
+}
+
+fn run_started(run: RunContext, dag_run: Option<String>, version: u32) -> RunStarted {
     RunStarted {
         plan_hash: run.plan_hash,
         effect: run.effect,
@@ -166,7 +182,9 @@ fn run_started(run: RunContext, dag_run: Option<String>) -> RunStarted {
         interval: run.interval,
         params: run.params,
         backfill: run.backfill,
+        keep_staged: run.keep_staged,
         dag_run,
+        version: version.max(1),
     }
 }
 
@@ -276,6 +294,62 @@ impl TryFrom<proto::RemedyApplied> for RemedyApplied {
             number: applied.number,
             delay_ms: applied.delay_ms,
             problem: required(applied.problem, "remedy_applied.problem")?.try_into()?,
+        })
+    }
+}
+
+// === Replanned, PlanChange ===
+
+impl From<&Replanned> for proto::Replanned {
+    fn from(replanned: &Replanned) -> Self {
+        Self {
+            version: replanned.version,
+            plan_hash: replanned.plan_hash.0.clone(),
+            replaces: replanned.replaces.0.clone(),
+            class: proto::FailureClass::from(replanned.class).into(),
+            reason: Some((&replanned.reason).into()),
+            changes: each(&replanned.changes),
+            left: replanned.left,
+        }
+    }
+}
+
+impl TryFrom<proto::Replanned> for Replanned {
+    type Error = Error;
+
+    fn try_from(replanned: proto::Replanned) -> Result<Self, Error> {
+        Ok(Self {
+            version: replanned.version,
+            plan_hash: PlanHash(sha256(replanned.plan_hash, "replanned.plan_hash")?),
+            replaces: PlanHash(sha256(replanned.replaces, "replanned.replaces")?),
+            class: FailureClass::from_wire(replanned.class, "replanned.class")?,
+            reason: required(replanned.reason, "replanned.reason")?.try_into()?,
+            changes: all(replanned.changes)?,
+            left: replanned.left,
+        })
+    }
+}
+
+impl From<&PlanChange> for proto::PlanChange {
+    fn from(change: &PlanChange) -> Self {
+        Self {
+            kind: proto::ChangeKind::from(change.kind).into(),
+            subject: change.subject.clone(),
+            what: change.what.clone(),
+            risk: proto::Risk::from(change.risk).into(),
+        }
+    }
+}
+
+impl TryFrom<proto::PlanChange> for PlanChange {
+    type Error = Error;
+
+    fn try_from(change: proto::PlanChange) -> Result<Self, Error> {
+        Ok(Self {
+            kind: ChangeKind::from_wire(change.kind, "plan_change.kind")?,
+            subject: change.subject,
+            what: change.what,
+            risk: Risk::from_wire(change.risk, "plan_change.risk")?,
         })
     }
 }

@@ -78,6 +78,7 @@ impl From<&RunContext> for proto::RunContext {
             params_json: values_to_wire(&run.params),
             partition: run.partition.as_ref().map(Into::into),
             backfill: run.backfill,
+            keep_staged: run.keep_staged,
         }
     }
 }
@@ -98,6 +99,7 @@ impl TryFrom<proto::RunContext> for RunContext {
             params: values_from_wire(run.params_json, "run_context.params_json")?,
             partition: optional(run.partition)?,
             backfill: run.backfill,
+            keep_staged: run.keep_staged,
         })
     }
 }

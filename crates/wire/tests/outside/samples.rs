@@ -5,12 +5,14 @@ use dagwright_model::{
     event::{self, Event, EventKind, Refusal, Subject},
     id::{Name, PlanHash, RequestId, TaskId},
     message::Cost,
-    plan::{PLAN_VERSION, Plan},
+    plan::{ChangeKind, PLAN_VERSION, Plan, PlanChange, Risk},
     record::{
-        Accepted, ApprovalNeeded, DagCompiled, Ended, EventIdentity, Ingress, PipelineChanged, PipelineStatus,
-        PlanSealed, Purpose, Record, RecordBody, RetryScheduled, RunEnded, RunStarted, TaskEnded, TaskInstance,
-        TaskStarted,
+        Accepted, ApprovalNeeded, DagCompiled, Ended, EventIdentity, FailureClass, Ingress, PipelineChanged,
+        PipelineStatus, PlanSealed, Purpose, Record, RecordBody, Replanned, RetryScheduled, RunEnded, RunStarted,
+        TaskEnded, TaskInstance, TaskStarted,
     },
+    schema::Column,
+    setback::{DriftKind, SchemaDrift, Side},
     spec::{Airflow, Alerts, Policy, Retries, SchemaChange},
     task::{Counts, Outcome, Problem, SinkCounts, SourceCounts, Status},
 };
@@ -62,13 +64,64 @@ pub(crate) fn refusal() -> Event {
 /// Returns one event of each kind, and of a kind that has several forms one of each.
 pub(crate) fn every_form() -> Vec<Event> {
     let mut events = events();
+    events.push(replanned());
     events.push(refusal());
     events
 }
 
+/// A plan that takes the place of one that ran out of memory.
+fn replanned() -> Event {
+    let request = RequestId::derive("aviation.flights_daily", "/acme/planner", "2025-01-01");
+    let plan = PlanHash("7d793037a0760186574b0282f2f435e77d793037a0760186574b0282f2f435e7".into());
+    let subject = Subject {
+        pipeline: "aviation.flights_daily",
+        plan: Some(&plan),
+        runs: false,
+        dag_run: None,
+        traceparent: Some(TRACEPARENT),
+    };
+    let change =
+        |kind, subject: &str, what: &str, risk| PlanChange { kind, subject: subject.into(), what: what.into(), risk };
+    let body = Replanned {
+        version: 2,
+        plan_hash: plan.clone(),
+        replaces: PlanHash("0".repeat(64)),
+        class: FailureClass::Resources,
+        reason: Problem {
+            code: Code::MemoryExhausted,
+            subject: "load_warehouse".into(),
+            message: "the task needs more than its 64MiB".into(),
+            hint: "raise goals.memory_max".into(),
+        },
+        changes: vec![
+            change(ChangeKind::Added, "extract_flights", "runs from now on", Risk::Medium),
+            change(ChangeKind::Changed, "load_warehouse", "reads otherwise", Risk::Low),
+        ],
+        left: 1,
+    };
+    let record = Record { request, sequence: 60, at: AT + 60_000, body: RecordBody::Replanned(Box::new(body)) };
+    event::of(subject, &record).expect("an event")
+}
+
+fn drift() -> SchemaDrift {
+    let column = |name: &str, data_type: &str| Column {
+        name: name.into(),
+        data_type: data_type.parse().expect("a type"),
+        nullable: true,
+    };
+    SchemaDrift {
+        subject: name("flights"),
+        side: Side::Source,
+        change: DriftKind::Breaking,
+        what: vec!["column delay is string, it was int64".into()],
+        before: vec![column("flight", "int64"), column("delay", "int64")],
+        after: vec![column("flight", "int64"), column("delay", "string")],
+    }
+}
+
 /// The records, each with whether there is a plan by then and whether its run has begun.
 fn bodies() -> Vec<(bool, bool, RecordBody)> {
-    let ended = |status, problem| RunEnded { status, problem, counts: counts() };
+    let ended = |status, problem| RunEnded { status, problem, counts: counts(), setback: None };
     let task = |status, problem| {
         RecordBody::TaskEnded(Box::new(TaskEnded {
             instance: instance(),
@@ -86,7 +139,11 @@ fn bodies() -> Vec<(bool, bool, RecordBody)> {
         (
             true,
             false,
-            RecordBody::ApprovalNeeded(ApprovalNeeded { plan_hash: plan(), schema_change: SchemaChange::Additive }),
+            RecordBody::ApprovalNeeded(ApprovalNeeded {
+                plan_hash: plan(),
+                schema_change: SchemaChange::Additive,
+                drift: vec![drift()],
+            }),
         ),
         (
             true,
@@ -199,7 +256,9 @@ fn run_started() -> RunStarted {
         interval: None,
         params: Default::default(),
         backfill: false,
+        keep_staged: false,
         dag_run: None,
+        version: 1,
     }
 }
 

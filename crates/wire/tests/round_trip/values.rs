@@ -7,12 +7,15 @@ use dagwright_model::{
     code::Code,
     facts::Identity,
     id::{Name, PlanHash, RequestId, TaskId},
-    message::{Cost, Fact, Observation, Origin},
+    message::{Cost, Fact, Observation, Origin, Placement, Role},
+    plan::{ChangeKind, PlanChange, Risk},
     record::{
         Accepted, ApprovalNeeded, Cancelled, DagCompiled, Decision, Ended, EventIdentity, FactRecorded, FailureClass,
         Followed, Ingress, PipelineChanged, PipelineStatus, PlanReused, Purpose, Record, RecordBody, RemedyApplied,
-        RetryScheduled, RunEnded, RunRemedy, RunStarted, TaskEnded, TaskInstance, TaskStarted,
+        Replanned, RetryScheduled, RunEnded, RunRemedy, RunStarted, TaskEnded, TaskInstance, TaskStarted,
     },
+    schema::{Column, DataType},
+    setback::{DriftKind, FailedTask, SchemaDrift, Setback, Side},
     spec::{Interval, SchemaChange},
     task::{
         Counts, Outcome, Partition, PartitionRange, Problem, RunContext, SinkCounts, SourceCounts, Status, TaskEvent,
@@ -185,6 +188,7 @@ fn run_context() -> BoxedStrategy<RunContext> {
                 params,
                 partition,
                 backfill,
+                keep_staged: !backfill,
             },
         )
         .boxed()
@@ -257,8 +261,8 @@ fn accepted() -> BoxedStrategy<Accepted> {
 }
 
 fn run_started() -> BoxedStrategy<RunStarted> {
-    (run_context(), option::of(text()))
-        .prop_map(|(run, dag_run)| RunStarted {
+    (run_context(), option::of(text()), 1..u32::MAX)
+        .prop_map(|(run, dag_run, version)| RunStarted {
             plan_hash: run.plan_hash,
             effect: run.effect,
             generation: run.generation,
@@ -268,7 +272,9 @@ fn run_started() -> BoxedStrategy<RunStarted> {
             interval: run.interval,
             params: run.params,
             backfill: run.backfill,
+            keep_staged: run.keep_staged,
             dag_run,
+            version,
         })
         .boxed()
 }
@@ -307,6 +313,67 @@ fn remedy_applied() -> BoxedStrategy<RemedyApplied> {
         .boxed()
 }
 
+fn class() -> impl Strategy<Value = FailureClass> {
+    select(vec![FailureClass::SchemaDrift, FailureClass::Resources])
+}
+
+fn setback() -> BoxedStrategy<Setback> {
+    let placement = select(vec![Placement::Fused, Placement::Mapped, Placement::Staged]);
+    let task = (instance(), any::<u8>(), any::<u64>(), any::<u64>()).prop_map(
+        |(instance, exit, memory_max, memory_peak_bytes)| FailedTask {
+            instance,
+            role: Role::Loading,
+            exit,
+            memory_max: ByteSize(memory_max),
+            memory_peak_bytes,
+        },
+    );
+    (any::<u32>(), sha256(), class(), option::of(task), placement, option::of(any::<u32>()), problem(), any::<u32>())
+        .prop_map(|(version, hash, class, task, placement, parts, problem, left)| Setback {
+            version,
+            plan_hash: PlanHash(hash),
+            class,
+            task,
+            placement,
+            parts,
+            problem,
+            left,
+        })
+        .boxed()
+}
+
+fn drift() -> BoxedStrategy<SchemaDrift> {
+    let kinds = select(vec![DriftKind::Additive, DriftKind::Widening, DriftKind::Breaking]);
+    (select(vec![Side::Source, Side::Sink]), kinds, vec(text(), 0..2))
+        .prop_map(|(side, change, what)| SchemaDrift {
+            subject: Name::new("items").expect("a name"),
+            side,
+            change,
+            what,
+            before: Vec::new(),
+            after: vec![Column { name: "a".into(), data_type: DataType::TEXT, nullable: true }],
+        })
+        .boxed()
+}
+
+fn replanned() -> BoxedStrategy<Replanned> {
+    let kind = select(vec![ChangeKind::Added, ChangeKind::Removed, ChangeKind::Changed]);
+    let risk = select(vec![Risk::Low, Risk::Medium, Risk::High]);
+    let change =
+        (kind, text(), text(), risk).prop_map(|(kind, subject, what, risk)| PlanChange { kind, subject, what, risk });
+    (any::<u32>(), sha256(), sha256(), class(), problem(), vec(change, 0..3), any::<u32>())
+        .prop_map(|(version, plan_hash, replaces, class, reason, changes, left)| Replanned {
+            version,
+            plan_hash: PlanHash(plan_hash),
+            replaces: PlanHash(replaces),
+            class,
+            reason,
+            changes,
+            left,
+        })
+        .boxed()
+}
+
 fn decision() -> BoxedStrategy<Decision> {
     (sha256(), option::of(text())).prop_map(|(hash, by)| Decision { plan_hash: PlanHash(hash), by }).boxed()
 }
@@ -337,19 +404,26 @@ fn body() -> BoxedStrategy<RecordBody> {
             RecordBody::RetryScheduled(RetryScheduled { instance, attempt, delay_ms })
         }),
         remedy_applied().prop_map(RecordBody::RemedyApplied),
-        (sha256(), select(vec![SchemaChange::None, SchemaChange::Additive, SchemaChange::Widening])).prop_map(
-            |(hash, schema_change)| {
-                RecordBody::ApprovalNeeded(ApprovalNeeded { plan_hash: PlanHash(hash), schema_change })
-            }
-        ),
+        (
+            sha256(),
+            select(vec![SchemaChange::None, SchemaChange::Additive, SchemaChange::Widening]),
+            vec(drift(), 0..3)
+        )
+            .prop_map(|(hash, schema_change, drift)| {
+                RecordBody::ApprovalNeeded(ApprovalNeeded { plan_hash: PlanHash(hash), schema_change, drift })
+            }),
         decision().prop_map(RecordBody::Approved),
         decision().prop_map(RecordBody::Declined),
         (select(vec![PipelineStatus::Active, PipelineStatus::Paused, PipelineStatus::Deleted]), any::<u64>())
             .prop_map(|(status, revision)| RecordBody::PipelineChanged(PipelineChanged { status, revision })),
         option::of(text()).prop_map(|by| RecordBody::Cancelled(Cancelled { by })),
-        (status(), option::of(problem()), outcome()).prop_map(|(status, problem, outcome)| {
-            RecordBody::RunEnded(RunEnded { status, problem, counts: outcome.counts })
-        }),
+        (status(), option::of(problem()), outcome(), option::of(setback())).prop_map(
+            |(status, problem, outcome, setback)| {
+                let setback = setback.map(Box::new);
+                RecordBody::RunEnded(RunEnded { status, problem, counts: outcome.counts, setback })
+            }
+        ),
+        replanned().prop_map(|replanned| RecordBody::Replanned(Box::new(replanned))),
     ]
     .boxed()
 }

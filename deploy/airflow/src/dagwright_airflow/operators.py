@@ -28,6 +28,8 @@ EXIT_DONE = 0
 EXIT_SOURCE_UNAVAILABLE = 11
 EXIT_SINK_UNAVAILABLE = 12
 EXIT_CANCELLED = 17
+# What a process that SIGKILL ended is said to have returned.
+_KILLED = -9
 
 # The codes by which `dagwright-task` says that trying again is no use.
 _EXITS_FINAL = {
@@ -196,7 +198,10 @@ class DagwrightOperator(BaseOperator):
             raise AirflowException(describe(problem) if problem else f"a {side} is not available")
         if exit_code in _EXITS_FINAL:
             raise AirflowFailException(describe(problem) if problem else _EXITS_FINAL[exit_code])
-        # Killed by a signal, as by the system when memory runs out, or ended without a word.
+        if exit_code == _KILLED:
+            # As by the system when memory runs out.
+            raise AirflowException(f"DW0607: {settings.COMMAND} was killed (signal 9)")
+        # Ended by another signal, or without a word.
         raise AirflowException(f"DW0603: {settings.COMMAND} ended without an outcome (exit code {exit_code})")
 
 

@@ -23,6 +23,9 @@ INTERVAL_KEY = "dagwright_interval"
 # True where committed cursors neither bound the reading nor move, as in a backfill of Airflow's own.
 BACKFILL_KEY = "dagwright_backfill"
 
+# True where staged relations outlive a run that fails over a schema: another plan of the request may go on from them.
+KEEP_STAGED_KEY = "dagwright_keep_staged"
+
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 # As 2.11 and 3.x call it.
 _STARTED_BY_ASSETS = ("dataset_triggered", "asset_triggered")
@@ -54,6 +57,7 @@ def run_context(
         "params": {name: params[name] for name in plan.body["params"] if name in params},
         "partition": partition,
         "backfill": _is_backfill(dag_run, run_type),
+        "keep_staged": _flag(dag_run, KEEP_STAGED_KEY) is True,
     }
 
 
@@ -92,10 +96,14 @@ def _effect(dag_run: Any) -> str:
 
 
 def _is_backfill(dag_run: Any, run_type: object) -> bool:
-    by_request = (dag_run.conf or {}).get(BACKFILL_KEY)
-    if by_request is not None and not isinstance(by_request, bool):
-        raise RunError(f"{BACKFILL_KEY} in the run's conf is neither true nor false")
-    return by_request is True or run_type == "backfill"
+    return _flag(dag_run, BACKFILL_KEY) is True or run_type == "backfill"
+
+
+def _flag(dag_run: Any, key: str) -> bool | None:
+    found = (dag_run.conf or {}).get(key)
+    if found is not None and not isinstance(found, bool):
+        raise RunError(f"{key} in the run's conf is neither true nor false")
+    return found
 
 
 def _interval(context: Mapping[str, Any], run_type: object) -> dict[str, str] | None:

@@ -13,7 +13,7 @@ use dagwright_model::{
     canonical,
     code::Code,
     spec::{FileFormat, Locator, SinkMode},
-    task::{SinkCounts, SinkWrite, WriteStrategy},
+    task::{Partition, SinkCounts, SinkWrite, WriteStrategy},
 };
 use serde::{Deserialize, Serialize};
 
@@ -64,9 +64,21 @@ pub(crate) struct FileWriter {
 /// What a partition staged.
 #[derive(Debug, Serialize, Deserialize)]
 struct Staged {
+    /// What was written for, and which part it is; another plan for the same effect may cut and write otherwise. Absent in
+    /// what an older version staged.
+    #[serde(default)]
+    contract: Option<StagedFor>,
     parts: Vec<StagedPart>,
     counts: SinkCounts,
     cursors: BTreeMap<String, String>,
+}
+
+/// What a partition was staged for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct StagedFor {
+    /// The hash of how the sink is written.
+    write: String,
+    partition: Option<Partition>,
 }
 
 /// One staged file.
@@ -116,7 +128,9 @@ impl Target {
     pub(crate) async fn begin(self) -> Result<Begin> {
         let partition = self.partition();
         if self.is_staged() {
-            if let Some(staged) = self.staged(partition).await? {
+            let ours = self.staged_for();
+            let staged = self.staged(partition).await?;
+            if let Some(staged) = staged.filter(|staged| staged.contract.as_ref().is_none_or(|known| *known == ours)) {
                 return Ok(Begin::Repeated(staged.counts));
             }
             output::remove_temporary(&self.location, self.staging_folder().trim_end_matches('/'), &self.tag(partition));
@@ -155,6 +169,10 @@ impl Target {
 
     fn staged_list(&self, partition: u32) -> String {
         format!("{}{partition}.json", self.staging_folder())
+    }
+
+    fn staged_for(&self) -> StagedFor {
+        StagedFor { write: canonical::hash(&self.write), partition: self.context.run.partition.clone() }
     }
 
     async fn staged(&self, partition: u32) -> Result<Option<Staged>> {
@@ -353,8 +371,13 @@ impl Target {
         let (mut counts, mut cursors) = (SinkCounts::default(), BTreeMap::<String, String>::new());
         let mut parts = Vec::new();
         let mut moves = Vec::new();
+        let write = canonical::hash(&self.write);
+        let is_for_this = |staged: &Staged| match &staged.contract {
+            Some(known) => known.write == write && known.partition.as_ref().is_none_or(|it| it.count == partitions),
+            None => true,
+        };
         for partition in 0..partitions {
-            let staged = self.staged(partition).await?;
+            let staged = self.staged(partition).await?.filter(is_for_this);
             let staged =
                 staged.ok_or_else(|| self.staging(format!("partition {partition} of {partitions} is not staged")))?;
             for part in staged.parts {
@@ -535,7 +558,8 @@ impl FileWriter {
             rows: part.rows.unwrap_or(0),
             bytes: part.bytes,
         });
-        let staged = Staged { parts: parts.collect(), counts, cursors: self.target.cursors(commit) };
+        let contract = Some(self.target.staged_for());
+        let staged = Staged { contract, parts: parts.collect(), counts, cursors: self.target.cursors(commit) };
         let path = self.target.staged_list(self.target.partition());
         let location = &self.target.location;
         let text = canonical::to_pretty(&staged);

@@ -10,12 +10,15 @@ use dagwright_model::{
 use proptest::prelude::*;
 
 use super::{Effect, Event, Following, Progress, Tried};
-use crate::tests::fixture::{failed, instance, plan, started, succeeded, task, teardown};
+use crate::{
+    Replanning,
+    tests::fixture::{failed, instance, plan, started, succeeded, task, teardown},
+};
 
 /// A run of three tasks that began, and what it wanted first.
 fn begun() -> (Following, Vec<Effect>) {
     let plan = Arc::new(plan(vec![task("read", &[]), task("load", &["read"]), teardown("cleanup", &["load"])]));
-    let mut following = Following::new(plan.clone(), true);
+    let mut following = Following::new(plan.clone(), true, Replanning::Left(2));
     let effects = following.apply(Event::Begun(Box::new(started(&plan))));
     (following, effects)
 }
@@ -47,6 +50,7 @@ fn words(effects: &[Effect]) -> Vec<String> {
                 format!("{} {} for {}", applied.remedy.as_str(), applied.number, applied.class.as_str())
             }
             RecordBody::RunEnded(ended) => match &ended.problem {
+                Some(problem) if ended.is_setback() => format!("set back by {}", problem.code),
                 Some(problem) => format!("{:?} with {}", ended.status, problem.code),
                 None => format!("{:?}", ended.status),
             },
@@ -136,11 +140,28 @@ fn what_may_pass_is_waited_for_and_cleared_a_few_times() {
 
 #[test]
 fn what_stays_wrong_ends_the_run_at_once() {
-    for code in [Code::SinkDrifted, Code::GateFailed, Code::MemoryExhausted, Code::SinkDenied, Code::Internal] {
+    for code in [Code::GateFailed, Code::SinkDenied, Code::TaskTimedOut, Code::Internal] {
         let (mut run, _) = begun();
         run.apply(seen("load", 1, ended(failed(code))));
         check(&mut run, Event::RunEnded { succeeded: false }, &[&format!("Failed with {code}")]);
     }
+}
+
+#[test]
+fn what_another_plan_may_help_sets_the_request_back() {
+    for code in [Code::SourceDrifted, Code::SinkDrifted, Code::MemoryExhausted] {
+        let (mut run, _) = begun();
+        run.apply(seen("load", 1, ended(failed(code))));
+        check(&mut run, Event::RunEnded { succeeded: false }, &[&format!("set back by {code}")]);
+        let setback = run.outcome().expect("ended").setback.expect("a setback");
+        let task = setback.task.expect("a task");
+        assert_eq!((task.instance, task.exit), (instance("load"), code.exit().number()));
+    }
+    // Somebody wanted it to stop: it stays stopped.
+    let (mut run, _) = begun();
+    run.apply(Event::CancelRequested { by: None });
+    run.apply(seen("load", 1, ended(failed(Code::MemoryExhausted))));
+    check(&mut run, Event::RunEnded { succeeded: false }, &["Cancelled with DW0605"]);
 }
 
 #[test]
@@ -178,7 +199,7 @@ fn what_is_told_late_of_a_lost_run_does_not_hold_the_next_one_up() {
 #[test]
 fn a_run_that_is_not_ours_is_only_looked_at() {
     let plan = Arc::new(plan(vec![task("load", &[])]));
-    let mut run = Following::new(plan.clone(), false);
+    let mut run = Following::new(plan.clone(), false, Replanning::Never { why: "" });
     check(&mut run, Event::Begun(Box::new(started(&plan))), &["run_started", "Look"]);
     check(&mut run, Event::Lost, &["Failed with DW0915"]);
 }
@@ -220,7 +241,7 @@ fn airflow_may_refuse_a_run() {
 /// Makes a run anew from what another one recorded.
 fn replayed(records: &[RecordBody]) -> Following {
     let plan = Arc::new(plan(vec![task("read", &[]), task("load", &["read"]), teardown("cleanup", &["load"])]));
-    let mut following = Following::new(plan, true);
+    let mut following = Following::new(plan, true, Replanning::Never { why: "" });
     for body in records {
         following.replay(body).expect("fits");
     }

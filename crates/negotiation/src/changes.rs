@@ -1,52 +1,22 @@
-//! The difference between two plans of a pipeline, and how much each change may hurt.
+//! The difference between two plans of a pipeline, and how much each change may hurt: what `dagwright diff` shows, and what
+//! is recorded of a plan that was made anew.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use dagwright_model::{
     canonical,
     id::{Name, TaskId},
-    plan::{Plan, PlannedTask},
+    plan::{ChangeKind, Plan, PlanChange, PlannedTask, Risk},
     task::{Output, SchemaEdit, SinkWrite, TaskSpec, Work},
 };
-use serde::Serialize;
 use serde_json::{Value, json};
-
-/// How much a change may hurt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Risk {
-    /// The same data arrives in another way.
-    Low,
-    /// Other data arrives, or a sink's schema grows.
-    Medium,
-    /// What is there already is treated differently, or a sink's schema changes in place.
-    High,
-}
-
-/// What kind of change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
-    Added,
-    Removed,
-    Changed,
-}
-
-/// One change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Change {
-    pub(crate) kind: Kind,
-    /// A task, or what of the pipeline.
-    pub(crate) subject: String,
-    pub(crate) what: String,
-    pub(crate) risk: Risk,
-}
 
 /// Returns the changes from `old` to `new`, tasks in the new plan's order.
 ///
 /// Only what is done counts: other costs and reasons make another plan, but no change. Nor does it count that a sink
 /// needs no further schema change because the last run made it.
-pub(crate) fn between(old: Option<&Plan>, new: &Plan) -> Vec<Change> {
+#[must_use]
+pub fn between(old: Option<&Plan>, new: &Plan) -> Vec<PlanChange> {
     let Some(old) = old else {
         return new.tasks.iter().map(|task| added(task, Risk::Medium)).collect();
     };
@@ -60,18 +30,18 @@ pub(crate) fn between(old: Option<&Plan>, new: &Plan) -> Vec<Change> {
     }
     for task in old.tasks.iter().filter(|task| new.task(&task.spec.id).is_none()) {
         let risk = if writes(task).next().is_some() { Risk::High } else { Risk::Low };
-        changes.push(change(Kind::Removed, task.spec.id.to_string(), "no longer runs".into(), risk));
+        changes.push(change(ChangeKind::Removed, task.spec.id.to_string(), "no longer runs".into(), risk));
     }
     changes
 }
 
 /// Compares what surrounds the tasks: schedule, retries, owner and the like.
-fn frame(old: &Plan, new: &Plan) -> Vec<Change> {
+fn frame(old: &Plan, new: &Plan) -> Vec<PlanChange> {
     let mut changes = Vec::new();
     let mut compare = |subject: &str, before: Value, after: Value, risk| {
         if before != after {
             let what = format!("{} → {}", short(&before), short(&after));
-            changes.push(change(Kind::Changed, subject.into(), what, risk));
+            changes.push(change(ChangeKind::Changed, subject.into(), what, risk));
         }
     };
     compare("schedule", json!(old.schedule), json!(new.schedule), Risk::Medium);
@@ -88,24 +58,24 @@ fn frame(old: &Plan, new: &Plan) -> Vec<Change> {
     changes
 }
 
-fn added(task: &PlannedTask, risk: Risk) -> Change {
+fn added(task: &PlannedTask, risk: Risk) -> PlanChange {
     let change_of_schema = writes(task).map(|sink| edits_risk(&sink.changes)).max().unwrap_or(Risk::Low);
-    change(Kind::Added, task.spec.id.to_string(), "runs from now on".into(), risk.max(change_of_schema))
+    change(ChangeKind::Added, task.spec.id.to_string(), "runs from now on".into(), risk.max(change_of_schema))
 }
 
-fn task_changes(before: &PlannedTask, after: &PlannedTask) -> Vec<Change> {
+fn task_changes(before: &PlannedTask, after: &PlannedTask) -> Vec<PlanChange> {
     let subject = || after.spec.id.to_string();
     let mut changes = Vec::new();
     if canonical::hash(&without_edits_made(before, after)) != canonical::hash(&after.spec) {
         let (what, risk) = spec_change(before, after);
-        changes.push(change(Kind::Changed, subject(), what, risk));
+        changes.push(change(ChangeKind::Changed, subject(), what, risk));
     }
     if before.after != after.after || before.mapped_over != after.mapped_over {
-        changes.push(change(Kind::Changed, subject(), "other dependencies".into(), Risk::Low));
+        changes.push(change(ChangeKind::Changed, subject(), "other dependencies".into(), Risk::Low));
     }
     if before.timeout != after.timeout {
         let what = format!("timeout {} → {}", before.timeout, after.timeout);
-        changes.push(change(Kind::Changed, subject(), what, Risk::Low));
+        changes.push(change(ChangeKind::Changed, subject(), what, Risk::Low));
     }
     changes
 }
@@ -183,32 +153,12 @@ fn edits_risk(edits: &[SchemaEdit]) -> Risk {
     edits.iter().map(risk).max().unwrap_or(Risk::Low)
 }
 
-fn change(kind: Kind, subject: String, what: String, risk: Risk) -> Change {
-    Change { kind, subject, what, risk }
+fn change(kind: ChangeKind, subject: String, what: String, risk: Risk) -> PlanChange {
+    PlanChange { kind, subject, what, risk }
 }
 
 fn short(value: &Value) -> String {
     const LENGTH_MAX: usize = 80;
     let text = value.to_string();
     if text.chars().count() <= LENGTH_MAX { text } else { text.chars().take(LENGTH_MAX).chain(['…']).collect() }
-}
-
-impl fmt::Display for Risk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-        })
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Added => "+",
-            Self::Removed => "-",
-            Self::Changed => "~",
-        })
-    }
 }
