@@ -104,7 +104,7 @@ def test_exit_codes_retry_or_fail(fake, exit_code, problem, retried, message):
         execute(load(), pushed=pushed)
     assert isinstance(raised.value, AirflowFailException) is not retried
     # Of its reason the code alone is left for who tells people.
-    code = "DW0401" if problem else "DW0603" if exit_code in (101, -9) else None
+    code = "DW0401" if problem else {101: "DW0603", -11: "DW0603", -9: "DW0607"}.get(exit_code)
     assert pushed == ({"dagwright_code": code} if code else {})
 
 
