@@ -21,6 +21,8 @@ struct Line {
     /// The one that goes on, and does not run yet.
     ahead: Option<RequestId>,
     running: HashSet<RequestId>,
+    /// Those that wait for nobody, and hold nobody up.
+    beside: HashSet<RequestId>,
     /// How many may run at a time, as the newest running plan says.
     running_max: usize,
 }
@@ -36,6 +38,12 @@ impl Queue {
         let line = self.lines.entry(pipeline.to_owned()).or_default();
         line.waiting.push_back(request);
         line.next()
+    }
+
+    /// Takes a request in that waits for nobody and holds nobody up.
+    pub(crate) fn pass(&mut self, pipeline: &str, request: RequestId) {
+        self.open.insert(request.clone());
+        self.lines.entry(pipeline.to_owned()).or_default().beside.insert(request);
     }
 
     /// Notes that a request's plan runs, as one of at most `running_max`; returns whose turn it is now.
@@ -55,7 +63,10 @@ impl Queue {
             return None;
         }
         let line = self.lines.get_mut(pipeline)?;
-        if line.ahead.take_if(|ahead| ahead == request).is_none() && !line.running.remove(request) {
+        let was_there = line.ahead.take_if(|ahead| ahead == request).is_some()
+            || line.running.remove(request)
+            || line.beside.remove(request);
+        if !was_there {
             line.waiting.retain(|waiting| waiting != request);
         }
         let next = line.next();
@@ -71,7 +82,7 @@ impl Queue {
         self.lines.retain(|pipeline, line| {
             let lost = is_lost(pipeline);
             if lost {
-                for request in line.waiting.iter().chain(&line.ahead).chain(&line.running) {
+                for request in line.waiting.iter().chain(&line.ahead).chain(&line.running).chain(&line.beside) {
                     open.remove(request);
                 }
             }
@@ -89,7 +100,7 @@ impl Queue {
 
 impl Line {
     fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.ahead.is_none() && self.running.is_empty()
+        self.waiting.is_empty() && self.ahead.is_none() && self.running.is_empty() && self.beside.is_empty()
     }
 
     fn next(&mut self) -> Option<RequestId> {
@@ -103,7 +114,7 @@ impl Line {
 
 impl Default for Line {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), ahead: None, running: HashSet::new(), running_max: 1 }
+        Self { waiting: VecDeque::new(), ahead: None, running: HashSet::new(), beside: HashSet::new(), running_max: 1 }
     }
 }
 
@@ -141,6 +152,20 @@ mod tests {
         assert_eq!(queue.run("p", &id("a"), 2), Some(id("b")));
         assert_eq!(queue.run("p", &id("b"), 2), None);
         assert_eq!(queue.leave("p", &id("a")), Some(id("c")));
+    }
+
+    #[test]
+    fn who_waits_for_nobody_is_counted_and_holds_nobody_up() {
+        let mut queue = Queue::default();
+        queue.pass("p", id("x"));
+        assert_eq!(queue.arrive("p", id("a")), Some(id("a")));
+        queue.pass("p", id("x"));
+        assert_eq!(queue.open(), 2);
+        assert_eq!(queue.leave("p", &id("x")), None, "a has its turn already");
+        assert_eq!(queue.open(), 1);
+        queue.pass("q", id("y"));
+        queue.release(|pipeline| pipeline == "q");
+        assert_eq!((queue.open(), queue.leave("p", &id("a"))), (1, None));
     }
 
     #[test]

@@ -167,12 +167,21 @@ impl Asking {
     /// Asks, or decides as it was answered.
     async fn settle(&self, question: &Waiting, open: &[Run]) -> Result<(), Fault> {
         let run_id = run_id(question);
-        if !open.iter().any(|run| run.run_id == run_id) {
-            let found = self.airflow.trigger(&trigger(question, &run_id)).await?;
-            if let Triggered::Started(_) = found {
-                tracing::info!(request_id = %question.request, run_id, "asks in Airflow whether a plan may run");
-                return Ok(());
-            }
+        let asking = trigger(question, &run_id);
+        let found = match open.iter().find(|run| run.run_id == run_id) {
+            Some(run) => run.clone(),
+            None => match self.airflow.trigger(&asking).await? {
+                Triggered::Started(_) => {
+                    tracing::info!(request_id = %question.request, run_id, "asks in Airflow whether a plan may run");
+                    return Ok(());
+                }
+                Triggered::Found(run) => run,
+            },
+        };
+        if !asks(&found, &asking) {
+            // Whoever may trigger DAGs can be there first, and ask people something else under that name.
+            tracing::warn!(request_id = %question.request, run_id, "a run that we did not start asks; its answer counts for nothing");
+            return Ok(());
         }
         let key = TaskKey { dag_id: APPROVALS.into(), run_id, task_id: APPROVALS_TASK.into(), map_index: None };
         let Some(answer) = self.airflow.answer(&key).await? else { return Ok(()) };
@@ -223,6 +232,7 @@ fn trigger(question: &Waiting, run_id: &str) -> Trigger {
         PLAN_KEY: question.plan,
         "dagwright_pipeline": question.pipeline,
         "dagwright_schema_change": question.schema_change,
+        "dagwright_drift": question.drift,
     });
     let conf: Map<String, Value> = conf.as_object().cloned().unwrap_or_default();
     Trigger {
@@ -243,6 +253,11 @@ fn asked_in(run: &Run) -> Option<(RequestId, PlanHash)> {
     run.run_id.starts_with(PREFIX).then_some((request, plan))
 }
 
+/// Tells whether a run asks people what we ask.
+fn asks(run: &Run, asking: &Trigger) -> bool {
+    run.conf.as_ref() == Some(&asking.conf)
+}
+
 /// Tells what an answer means; nothing that is neither one decides anything.
 fn approves(answer: &Answer) -> Option<bool> {
     match answer.chosen.as_slice() {
@@ -258,11 +273,12 @@ mod tests {
     use dagwright_airflow::{Answer, Run};
     use dagwright_model::{
         id::{PlanHash, RequestId},
+        setback::DriftKind,
         spec::SchemaChange,
     };
     use serde_json::json;
 
-    use super::{approves, asked_in, run_id, trigger};
+    use super::{approves, asked_in, asks, run_id, trigger};
 
     #[test]
     fn a_question_is_known_by_its_request_and_plan() {
@@ -271,6 +287,7 @@ mod tests {
             pipeline: "aviation.flights".into(),
             plan: PlanHash("ab".repeat(32)),
             schema_change: SchemaChange::Additive,
+            drift: Some(DriftKind::Breaking),
         };
         let id = run_id(&question);
         assert_eq!(id, "approve__0198-a__abababababab");
@@ -279,7 +296,11 @@ mod tests {
             "dag_id": asked.dag_id, "dag_run_id": asked.run_id, "state": "running", "conf": asked.conf,
         }))
         .unwrap();
-        assert_eq!(asked_in(&run), Some((question.request, question.plan)));
+        assert_eq!(asked_in(&run), Some((question.request.clone(), question.plan.clone())));
+        assert!(asks(&run, &asked));
+        // Somebody who is there first and shows people another pipeline is heeded by nobody.
+        let misled = trigger(&Waiting { pipeline: "harmless".into(), ..question }, &id);
+        assert!(!asks(&run, &misled));
         // Not what somebody triggered by hand.
         run.run_id = "manual__1".into();
         assert_eq!(asked_in(&run), None);

@@ -31,6 +31,14 @@ def test_it_says_what_is_asked(monkeypatch):
     ]
 
 
+def test_it_says_what_drifted():
+    assert (
+        "It adds columns to a sink.\n\nWhat it reads or writes is no longer what it was"
+        in asked(dagwright_drift="breaking")[1]
+    )
+    assert asked(dagwright_drift=None) == asked()
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -40,6 +48,8 @@ def test_it_says_what_is_asked(monkeypatch):
         ("dagwright_plan_hash", ["ab"]),
         ("dagwright_schema_change", "**everything**"),
         ("dagwright_schema_change", {}),
+        ("dagwright_drift", ""),
+        ("dagwright_drift", ["breaking"]),
         ("dagwright_request_id", "../../x"),
     ],
 )

@@ -2,6 +2,8 @@
 
 use dagwright_model::{
     id::{PlanHash, RequestId},
+    record::{Record, RecordBody},
+    setback::DriftKind,
     spec::SchemaChange,
 };
 use dagwright_store::{Error as StoreError, RequestState};
@@ -19,6 +21,8 @@ pub struct Waiting {
     pub plan: PlanHash,
     /// The gravest schema change that it makes to a sink.
     pub schema_change: SchemaChange,
+    /// The gravest change of what its pipeline reads or writes since the earlier version of the plan, where it waits for that.
+    pub drift: Option<DriftKind>,
 }
 
 impl Service {
@@ -34,12 +38,13 @@ impl Service {
             for summary in open.into_iter().filter(|summary| summary.state == RequestState::AwaitingApproval) {
                 let Some(hash) = summary.plan.filter(|_| register.acts_for(&summary.pipeline)) else { continue };
                 if let Some(plan) = register.plan(&hash)? {
-                    let schema_change = plan.schema_change;
+                    let drift = drift(&register.read(&summary.request, 0)?);
                     found.push(Waiting {
                         request: summary.request,
                         pipeline: summary.pipeline,
                         plan: hash,
-                        schema_change,
+                        schema_change: plan.schema_change,
+                        drift,
                     });
                 }
             }
@@ -56,4 +61,13 @@ impl Service {
         let known = self.summary(request).await?;
         Ok(known.map(|known| known.state == RequestState::AwaitingApproval && known.plan.as_ref() == Some(plan)))
     }
+}
+
+/// Returns the gravest change for which a request was last said to wait.
+fn drift(records: &[Record]) -> Option<DriftKind> {
+    let needed = records.iter().rev().find_map(|record| match &record.body {
+        RecordBody::ApprovalNeeded(needed) => Some(needed),
+        _ => None,
+    });
+    needed?.drift.iter().map(|drift| drift.change).max()
 }

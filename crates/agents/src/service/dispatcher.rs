@@ -237,7 +237,10 @@ impl Handler<Arrive> for Dispatcher {
         for Arrival { pipeline, request, purpose, ingress } in arrivals {
             let next = match (purpose, ingress) {
                 // They change what those who wait may do, so they wait for nobody; what Airflow started waits for nobody there.
-                (Purpose::Pause | Purpose::Delete, _) | (_, Ingress::Airflow) => Some(request),
+                (Purpose::Pause | Purpose::Delete, _) | (_, Ingress::Airflow) => {
+                    self.queue.pass(&pipeline, request.clone());
+                    Some(request)
+                }
                 (Purpose::Run | Purpose::Apply | Purpose::Plan, _) => self.queue.arrive(&pipeline, request),
             };
             if let Some(next) = next {

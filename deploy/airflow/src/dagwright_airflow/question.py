@@ -29,6 +29,13 @@ _CHANGES = {
     "widening": "It widens columns of a sink, or allows NULL in them.",
 }
 
+# Of what the pipeline reads and writes, since the plan before this one.
+_DRIFTS = {
+    "additive": "What it reads or writes has columns that it did not have.",
+    "widening": "What it reads or writes has wider types than it had.",
+    "breaking": "What it reads or writes is no longer what it was: a column is gone, or of another type.",
+}
+
 
 class DagwrightApproval(ApprovalOperator):
     """Asks whether the plan of the run's conf may run."""
@@ -65,6 +72,9 @@ def question(dag_run: Any) -> tuple[str, str]:
         raise _invalid("dagwright_plan_hash")
     if not isinstance(change, str) or change not in _CHANGES:
         raise _invalid("dagwright_schema_change")
+    drift = conf.get("dagwright_drift")
+    if drift is not None and not (isinstance(drift, str) and drift in _DRIFTS):
+        raise _invalid("dagwright_drift")
     try:
         url = links.explain_url(dag_run)
     except RunError:
@@ -72,6 +82,7 @@ def question(dag_run: Any) -> tuple[str, str]:
     lines = [
         f"Pipeline `{pipeline}` waits with plan `{plan}`.",
         _CHANGES[change],
+        *([_DRIFTS[drift]] if drift is not None else []),
         *([f"[What it does, and why]({url})"] if url else []),
         f"What is decided first stands: here, or with `dagwright approve {plan}`.",
     ]
