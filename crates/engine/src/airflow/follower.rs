@@ -14,7 +14,10 @@ use dagwright_model::{
 };
 use dagwright_telemetry::chain::ErrorChain;
 use futures::{FutureExt, future::BoxFuture};
-use tokio::{pin, time::sleep};
+use tokio::{
+    pin,
+    time::{sleep, timeout},
+};
 
 use super::{
     deployer::Deployer,
@@ -27,6 +30,9 @@ use crate::{Error, Job, event::RunEvent, journal::Journal, metrics, outcome::Run
 
 /// The pause before a call that was not answered is made again, and the longest one.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How long a call is waited for that starts a run which is to be stopped: as long as a call may take.
+const SENT_WAIT: Duration = Duration::from_secs(30);
 
 /// What one who follows a run works with.
 #[derive(Clone, Debug)]
@@ -116,20 +122,25 @@ impl Follower {
         pin!(requested);
         let mut cancelling = false;
         let mut errand: Option<BoxFuture<'static, Done>> = None;
+        let mut starts = false;
         self.step(Event::Begun(Box::new(started))).await?;
         loop {
             if let Some(outcome) = self.following.outcome() {
                 return Ok(outcome);
             }
-            if errand.is_none() {
-                errand = self.errands.pop_front().map(|next| self.begin(next));
+            if errand.is_none()
+                && let Some(next) = self.errands.pop_front()
+            {
+                starts = matches!(next, Errand::Trigger | Errand::Clear);
+                errand = Some(self.begin(next));
             }
             let event = tokio::select! {
                 biased;
                 by = &mut requested, if !cancelling => {
                     cancelling = true;
-                    // What is under way may wait for an Airflow that is away; it is to be stopped instead.
-                    errand = None;
+                    // What is under way may wait for an Airflow that is away; it is to be stopped instead. But what
+                    // starts a run may have been sent, and be heard after it was found that there is none to stop.
+                    errand = errand.filter(|_| starts).map(|sent| sent_before(sent).boxed());
                     self.errands.clear();
                     Some(Event::CancelRequested { by })
                 }
@@ -255,6 +266,13 @@ impl Follower {
             Errand::Stop => async move { stop(&*tools.airflow, &plan, &run_id).await }.boxed(),
         }
     }
+}
+
+/// Waits until a call comes to its end that was sent before it was known that nobody wants it, or for as long as Airflow may
+/// take for one.
+async fn sent_before(call: BoxFuture<'static, Done>) -> Done {
+    let _ = timeout(SENT_WAIT, call).await;
+    Done::Nothing
 }
 
 /// Sees to it that Airflow has the run.

@@ -289,6 +289,26 @@ fn an_airflow_that_is_away_for_an_hour_is_waited_for() {
 }
 
 #[test]
+fn no_run_goes_on_whose_request_was_cancelled_while_it_was_triggered() {
+    // Around the moment at which this Airflow, which knows no DAG of ours to be asked by, looks for files by itself.
+    for after in (299_000..304_000).step_by(100) {
+        simulate(async {
+            let mut world = World::start(after, CALM, 8);
+            world.pass(Duration::from_millis(after)).await;
+            let daemon = world.daemon.as_ref().expect("a daemon");
+            for (request, cancel, _) in &daemon.runs {
+                cancel.request(None);
+                world.cancelled.insert(request.clone());
+            }
+            let ends = world.end().await;
+            // What was sent is heard by then.
+            world.pass(Duration::from_secs(3)).await;
+            world.check(&ends, 0);
+        });
+    }
+}
+
+#[test]
 fn whatever_happens_every_run_ends_in_the_state_that_airflow_has() {
     for seed in 0..SEEDS {
         simulate(async {

@@ -310,6 +310,9 @@ pub(crate) struct Handle(pub(crate) Arc<Fake>);
 
 impl Handle {
     async fn trigger_now(&self, trigger: &Trigger) -> Result<Triggered> {
+        // What it writes it is slow at, so that a question which is asked later may be answered sooner.
+        let pause = self.0.state().rng.u64(0..1500);
+        sleep(Duration::from_millis(pause)).await;
         let key = (trigger.dag_id.clone(), trigger.run_id.clone());
         let mut is_new = false;
         let start = |state: &mut State| {
